@@ -38,15 +38,18 @@ _ATLAS_RESOLUTION = 50
 _STEP, _MARGIN = 8, 60.0
 #: Volumes are compared with the closed form of structures above this, in mm3: thinner ones have few voxels of 50 um.
 _COMPARED = 1.0
-#: Depth in the tree of the deepest structures in the printed table; the file has all structures.
-_DEEPEST = 4
+#: Structures of at least this volume, in mm3, are in the printed table, so with each its parents; the file has all.
+LEAST_PRINTED = 10.0
 #: The words of the picture.
 _TITLE = f"Section dataset {DATASET}, registered: Nrp1 in a phantom brain"
 _SUBTITLE = (
     "Planes through the volume built from its coronal sections. Lines: borders of regions. White: no section. AP, DV, "
     "ML: mm from the anterior, superior, left end."
 )
-_FOOT = "The brain is a phantom: invented. The alignment of the sections is that of the Allen Mouse Brain Atlas."
+_FOOT = (
+    "The brain and its purple stain are invented: a phantom, not the expression of Nrp1. The alignment of the sections "
+    "is that of the Allen Mouse Brain Atlas."
+)
 
 
 def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> tuple[VolumeDemo, AtlasDemo, str]:
@@ -143,7 +146,7 @@ class AtlasDemo:
     largest_error_of : str
         Acronym of the structure with the largest error.
     table : str
-        Volumes of the larger regions, indented by the tree, as text.
+        Volumes of the regions of at least `LEAST_PRINTED`, indented by the tree, as text.
     """
 
     target: str
@@ -283,7 +286,6 @@ def demonstrate_atlas(
     errors = (table["volume_direct_mm3"].reindex(truth.index) / truth - 1).abs()
     progress(1, 1, "atlas read")
     largest = int(truth.index[int(errors.argmax())])
-    shown = [structure.id for structure in terminology if len(structure.path) <= _DEEPEST + 1]
     states = {image.state for image in report.images}
     return AtlasDemo(
         target=report.target,
@@ -295,5 +297,5 @@ def demonstrate_atlas(
         largest_error=float(errors.max()),
         largest_error_of=str(table.at[largest, "acronym"]),
         compared=len(errors),
-        table=tree(table.loc[shown], terminology),
+        table=tree(table[table["volume_mm3"] >= LEAST_PRINTED], terminology),
     )

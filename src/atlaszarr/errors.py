@@ -134,6 +134,21 @@ def brief(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def reason_of(error: Exception, most: int = 150) -> str:
+    """Return in words what is wrong with a document, given what Python raised where it was read."""
+    match error:
+        case AtlaszarrError() | ValueError():
+            text = printable(str(error))
+            return text if len(text) <= most else f"{text[: most - 3]}..."
+        case KeyError(args=(name, *_)):
+            return f"it lacks {brief(name)}"
+        case ArithmeticError():
+            return "a number in it is out of range"
+        case RecursionError():
+            return "it is nested too deep"
+    return "a value in it is of the wrong kind"
+
+
 #: The repr of nested values, bounded before it is made.
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200

@@ -66,18 +66,24 @@ def _of_any(show: Callable[[int, int, str, str], None]) -> Callable[..., None]:
 @contextmanager
 def _terminal_bars(title: str) -> Iterator[Callable[[int, int, str, str], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    class Clock(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            return Text() if task.fields.get("has_clock") else super().render(task)
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), Clock())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         first = bars.add_task(_words(title, "metadata"), total=None)
         tasks: dict[str, TaskID] = {}
 
         def show(done: int, total: int, word: str, text: str) -> None:
             bars.update(first, visible=False)
+            has_clock = bool(text)  # that of a batch ends with its time
             text = text or _words(title, f"{word} {done}/{total}")
             if word not in tasks:
-                tasks[word] = bars.add_task(text, total=total)
+                tasks[word] = bars.add_task(text, total=total, has_clock=has_clock)
             bars.update(tasks[word], completed=done, total=total, description=text, visible=done < total)
 
         yield show

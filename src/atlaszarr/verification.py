@@ -9,9 +9,10 @@ from typing import Any
 from .annotation_set import masks  # noqa: F401 - a kind of multiscale that the engine does not import
 from .assets.names import below
 from .atlas.verify import verify_atlas
+from .dataset_batch.journal import BATCH, finished_targets
 from .engine.ledger import Defect
 from .engine.verify import VerifyReport, verify_image
-from .errors import InputError
+from .errors import InputError, TargetError
 from .stores.target import Target
 
 
@@ -20,8 +21,8 @@ def verify(
 ) -> VerifyReport:
     """Validate a target: every object, all metadata, and each level against the level before it.
 
-    In a folder of atlases, everything that belongs to them is validated; in any other folder, such as the root of a
-    batch, every image directly in it that atlaszarr wrote.
+    In a folder, every atlas and everything that belongs to it is validated, and every image directly in the folder that
+    atlaszarr wrote; in the root of a batch also that none is missing which its journal calls finished.
 
     Parameters
     ----------
@@ -45,23 +46,44 @@ def verify(
         If the target cannot be read.
     """
     opened = Target.of(target, storage_options)
-    report = verify_image(opened, deep=deep) or verify_atlas(opened, deep=deep) or _verify_images(opened, deep)
-    if report is None:
+    if (report := verify_image(opened, deep=deep)) is not None:
+        return report
+    parts = [part for part in (verify_atlas(opened, deep=deep), _verify_images(opened, deep)) if part is not None]
+    if not parts:
         raise InputError(
             f"target {opened.url} holds nothing that atlaszarr wrote; give a target, or a folder of targets",
             code="not-atlaszarr",
         )
-    return report
+    objects, blocks = sum(part.objects for part in parts), sum(part.blocks for part in parts)
+    return VerifyReport(opened.url, objects, blocks, tuple(defect for part in parts for defect in part.defects))
 
 
 def _verify_images(folder: Target, deep: bool) -> VerifyReport | None:
-    """Validate the images directly in a folder; None if there is none."""
-    objects = blocks = images = 0
+    """Validate the images directly in a folder; None if there is none.
+
+    Images of other programs are left out. What cannot be read on a disk is a defect of its image; a store that fails
+    ends the validation, since it would be waited for at every image.
+    """
+    names = folder.folders() or []
+    objects = blocks = 0
+    images: set[str] = set()
     defects: list[Defect] = []
-    for name in folder.folders() or ():
-        if not name.endswith(".zarr") or (report := verify_image(below(folder, name), deep=deep)) is None:
+    for name in names:
+        try:
+            report = verify_image(below(folder, name), deep=deep)
+        except (InputError, TargetError) as error:
+            if isinstance(error, TargetError) and not folder.is_local:
+                raise
+            if error.code != "not-atlaszarr":
+                images.add(name)
+                defects.append(Defect("unreadable", name, str(error)))
             continue
-        images += 1
-        objects, blocks = objects + report.objects, blocks + report.blocks
-        defects += (Defect(defect.kind, f"{name}/{defect.key}", defect.text) for defect in report.defects)
-    return VerifyReport(folder.url, objects, blocks, tuple(defects)) if images else None
+        if report is not None:
+            images.add(name)
+            objects, blocks = objects + report.objects, blocks + report.blocks
+            defects += (Defect(one.kind, f"{name}/{one.key}".rstrip("/"), one.text) for one in report.defects)
+    if BATCH in names:
+        lost = (name for name in finished_targets(folder) if name not in images)
+        text = "is missing, and the journal of the batch calls it finished; remove the journal and run the batch again"
+        defects += (Defect("missing", name, text) for name in lost)
+    return VerifyReport(folder.url, objects, blocks, tuple(defects)) if images or defects else None

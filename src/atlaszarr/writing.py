@@ -8,7 +8,7 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from .engine.chunk_groups import ChunkGroups
 from .engine.downsampling import Rule
 from .engine.inputs import absent_of, held_by, identity_of, locations_read, opened, read_directly, validate_held
 from .engine.job import ImageJob
-from .engine.kept import KEPT
+from .engine.kept import KEPT, Kept
 from .engine.lazy_arrays import LazyArrays
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
@@ -207,6 +207,8 @@ def write_multiscales(
         for path, counts in notes.items():
             absent[path].add(counts)
 
+    in_common = Kept(KEPT, 0)
+    arrays = {p: replace(part, kept=in_common) if isinstance(part, StoredPart) else part for p, part in arrays.items()}
     lazy, starts = _given(arrays, len(spatial))
     job = ImageJob(
         multiscale,

@@ -44,6 +44,10 @@ def test_the_demo_builds_a_volume_and_an_atlas_and_a_second_run_finds_them_finis
     (root,) = (line.split() for line in lines if line.startswith("root"))
     brain = sum(default_brain().volumes_mm3().values())
     assert [float(mm3) for mm3 in root[2::2]] == pytest.approx([brain, brain / 2], rel=1e-3)
+    (head,) = (k for k, line in enumerate(lines) if line.startswith("volumes of its regions of 10 mm3 and more"))
+    printed = [line.split() for line in lines[head + 2 : lines.index("", head) - 2]]
+    assert {"Isocortex", "HPF", "CP", "TH"} <= {words[0] for words in printed}
+    assert min(float(words[-4]) for words in printed if words[0] not in ("left", "structures")) >= 10
     assert any(line.startswith("left is low r (x voxels before 114)") for line in lines)
     (path,) = (line.partition(": ")[2] for line in lines if line.startswith("all 463 regions: "))
     table = pd.read_csv(path)

@@ -48,16 +48,37 @@ def test_a_dataset_that_fails_is_named_and_the_exit_code_is_1(command, given, tm
     assert ran.out.startswith("2 datasets: 1 built, 1 failed\n")
 
 
+def test_a_dry_run_is_the_plan_of_all_and_writes_nothing(command, given, emulator, tmp_path):
+    (tmp_path / "ids.txt").write_text("1\n99\n2\n3\n")
+    ids = ("--ids", tmp_path / "ids.txt")
+    ran = command("batch", tmp_path / "root", *ids, "--dry-run", "--json", *given)
+    assert (ran.code, ran.err) == (0, "section dataset 99 does not exist; `atlaszarr search` lists the datasets\n")
+    assert command("plan", *ids, "--json", *given).out == ran.out
+    found = json.loads(ran.out)
+    plans = [json.loads(command("plan", id, "--json", *given).out)[0] for id in (1, 2, 3)]
+    assert (found["datasets"], found["registered"]) == (4, 3)
+    for name in ("image_requests", "pixels", "download_bytes", "stored_bytes", "uncompressed_bytes"):
+        assert found[name] == sum(plan[name] for plan in plans)
+    assert found["images"] == sum(plan["sections_used"] for plan in plans)
+    by_gene = command("batch", tmp_path / "root", "--gene", "nrp1", "--limit", 3, "--dry-run", *given)
+    assert by_gene.out.startswith("section datasets     3, 3 of them can be registered")
+    assert emulator.count("section_image_download") == 0
+    assert not (tmp_path / "root").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "no datasets are chosen"),
+        ((), "no section datasets are chosen"),
         (("--ids", "ids.txt", "--gene", "Nrp1"), "--ids contradicts the search options"),
         (("--ids", "nowhere.txt"), "there is no file"),
         (("--ids", "bad.txt"), "line 2 of"),
         (("--ids", "ids.txt", "--resolution", "0"), "resolution 0 um"),
         (("--ids", "ids.txt", "--atlas", "ccf"), "holds no atlas of the standard"),
         (("--gene", "nothing"), "there are no datasets to build"),
+        (("--dry-run",), "no section datasets are chosen"),
+        (("--ids", "ids.txt", "--limit", "0", "--dry-run"), "limit 0 must be at least 1"),
+        (("--ids", "ids.txt", "--mode", "sections", "--dry-run"), "mode 'sections' is not supported for an estimate"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_nothing_is_written(arguments, sentence, command, given, tmp_path, monkeypatch):
@@ -134,7 +155,8 @@ def test_a_batch_on_a_cluster_is_interrupted_within_seconds_and_the_datasets_of_
             _, err = batch.communicate(timeout=60)
             assert time.monotonic() - sent < 10
         assert batch.returncode == 130
-        assert "the same command resumes a batch; finished datasets are kept" in err
+        kept = "the same command resumes a batch; finished datasets are kept; the workers finish the datasets that they"
+        assert f"{kept} have begun, and no others" in err
         with started(*given, **pipes) as batch:
             out, _ = batch.communicate(timeout=100)
     assert batch.returncode == 0

@@ -28,13 +28,13 @@ def client(records, serve, connect):
     return connect(serve(datasets, images))
 
 
-def assert_measured(report, annotation, ids):
+def assert_measured(report, annotation, ids, **options):
     table = pd.read_parquet(report.measures)
     assert list(table.columns[:3]) == ["dataset", "gene", "identifier"]
     assert table["dataset"].unique().tolist() == list(ids)
     for id in ids:
         found = table[table["dataset"] == id].drop(columns=["dataset", "gene"]).set_index("identifier")
-        expected = region_statistics(f"{report.root}/{id}.ome.zarr", annotation)
+        expected = region_statistics(f"{report.root}/{id}.ome.zarr", annotation, **options)
         pd.testing.assert_frame_equal(found, expected, check_dtype=False)
     return table
 
@@ -56,6 +56,20 @@ def test_the_table_has_a_row_for_each_dataset_and_structure(client, annotation, 
     assert [line.split()[0] for line in shown] == ["acronym", "gene", "Calb1", "Prox1"]
     rows = table[(table["acronym"] == "root") & (table["gene"] == "Calb1")]
     assert f"{rows['density'].mean():.4f}" in shown[2]
+
+
+def test_measures_by_hemisphere_are_those_of_one_volume_and_the_batch_keeps_to_them(client, annotation, tmp_path):
+    given = {"client": client, "measure": annotation, **SMALL}
+    with raises(InputError, "missing-option"):
+        build_many(IDS[:1], tmp_path, client=client, by_hemisphere=True)
+    build_many(IDS[:1], tmp_path, by_hemisphere=True, **given)
+    with raises(InputError, "different-options") as caught:
+        build_many(IDS[:2], tmp_path, **given)
+    assert "by_hemisphere" in str(caught.value)
+    report = build_many(IDS[:2], tmp_path, by_hemisphere=True, **given)
+    assert report.states == {"finished before": 1, "built": 1}
+    table = assert_measured(report, annotation, IDS[:2], by_hemisphere=True)
+    assert (table["covered_left"] + table["covered_right"] == table["covered"]).all()
 
 
 @pytest.mark.slow

@@ -127,8 +127,30 @@ def test_json_with_another_format_is_refused(run, command):
     form = "csv" if command[0] == "volumes" else "text"
     for arguments in (["--json", "--format", form], ["--format", form, "--json"]):
         code, out, err = run(*command, *arguments)
-        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert (code, json.loads(out)["error"]["code"], len(err.splitlines())) == (2, "contradictory-options", 1)
         assert f"--format {form}" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "error"),
+    [
+        (["info", 5], 2, "dataset-not-found"),
+        (["info", "five"], 2, "invalid-id"),
+        (["info", 5, "--api-url", "http://127.0.0.1:1/api/v2"], 1, "service-unreachable"),
+        (["info"], 2, "wrong-use"),
+        (["verify", "x", "--nothing"], 2, "wrong-use"),
+        (["verify", "nowhere"], 2, "not-atlaszarr"),
+        (["volumes", "x" * 9000], 2, "argument-too-long"),
+    ],
+    ids=str,
+)
+def test_an_error_is_json_on_stdout_where_json_is_asked_for(run, command, exit_code, error):
+    code, out, err = run(*command, "--json")
+    (found,) = json.loads(out).values()
+    assert (code, found["code"]) == (exit_code, error)
+    assert err == f"atlaszarr: {found['message']}\n"
+    assert run(*command, "--format", "json") == run(*command, "--format=json") == (exit_code, out, err)
+    assert run(*command) == (exit_code, "", err)
 
 
 def test_plan_shows_the_cost_and_fetches_no_image(run, emulator):

@@ -141,13 +141,16 @@ def test_an_invalid_criterion_or_option_of_an_estimate_is_refused(client, criter
         estimate(client.catalogue, **criteria)
 
 
-def test_the_command_plan_estimates_a_selection(client, command):
+def test_the_command_plan_estimates_a_selection(client, command, tmp_path):
     options = ("--catalogue", client.catalogue.url, "--api-url", NOWHERE, "--resolution", 100)
     outcome = command("plan", "--gene", "Gene1", *options, "--json")
     assert json.loads(outcome.out) == estimate(client.catalogue, gene="Gene1", resolution=100).to_dict()
     outcome = command("plan", "--plane", "coronal", "--limit", 2, *options)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("section datasets     2, ")
+    (tmp_path / "ids.csv").write_text("id\n100\n113\n126\n")
+    outcome = command("plan", "--ids", tmp_path / "ids.csv", *options, "--json")
+    assert json.loads(outcome.out) == estimate(client.catalogue, id=[100, 113, 126], resolution=100).to_dict()
     outcome = command("plan", "--gene", "nothing", *options)
     assert outcome.out.startswith("section datasets     0, 0 of them can be registered")
     assert json.loads(command("plan", 8, *options, "--json").out)[0]["metadata_requests"] == 0
@@ -156,8 +159,8 @@ def test_the_command_plan_estimates_a_selection(client, command):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "no section dataset is given"),
-        (("--gene", "x", "5"), "--gene selects section datasets of a catalogue"),
+        ((), "no section datasets are chosen"),
+        (("--gene", "x", "5"), "--gene selects several section datasets"),
         (("--displacement",), "--displacement is not supported for an estimate"),
         (("--fields", "x"), "--fields is not supported for an estimate"),
         (("--catalogue", "nowhere"), "is not a finished catalogue"),

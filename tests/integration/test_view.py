@@ -17,7 +17,7 @@ import zarr
 
 import atlaszarr
 from atlaszarr.engine.ome_reader import StoredImage
-from atlaszarr.errors import InputError, TargetError
+from atlaszarr.errors import AtlaszarrWarning, InputError, TargetError
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from codes import raises
@@ -108,6 +108,25 @@ def test_nothing_but_the_objects_of_a_source_is_sent(server, folder, key):
     status, _, body = ask(f"{url}/{key}")
     assert status == 404, (key, body)
     assert b"secret" not in body
+
+
+def test_lost_chunks_are_counted_in_one_warning_and_empty_ones_are_not(tmp_path):
+    image = np.ones((4, 4, 8), np.uint8)
+    image[:, :, 4:6] = 0
+    level = tmp_path / "x.ome.zarr" / "0"
+    write_multiscales(image, level.parent, chunk=2, levels=1, geometry=GEOMETRY)
+    written = sum(path.is_file() for path in (level / "c").rglob("*"))
+    for key in ("c/0/0/1", "c/1/1/0"):
+        (level / key).unlink()
+    with atlaszarr.view(level.parent) as shown:
+        source = shown.viewer.state.to_json()["layers"][0]["source"][0]["url"]
+        url = f"{source.removeprefix('zarr://')}0"
+        assert ask(f"{url}/c/0/0/0")[0] == 200
+        assert ask(f"{url}/c/9/9/9")[0] == 404
+        with pytest.warns(AtlaszarrWarning) as warned:
+            assert [ask(f"{url}/{key}")[0] for key in ("c/1/1/0", "c/0/0/1", "c/1/1/0")] == [404] * 3
+    (text,) = (str(one.message) for one in warned)
+    assert text.startswith(f"2 of {written} objects of {level} are missing, the first is c/0/0/1; ")
 
 
 def test_a_folder_or_a_pipe_is_not_sent(server, folder):

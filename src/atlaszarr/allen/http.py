@@ -46,6 +46,10 @@ _LONGEST_LINE = 2**16
 #: Time limit of a client's first connection, including name resolution, in seconds.
 _FIRST_CONNECTION = 5.0
 _PORTS = {"http": 80, "https": 443}
+#: The title of a page of HTML, a tag, and the status at the beginning of an answer, which the message has already.
+_TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<[^>]*>")
+_STATED = r"^(HTTP )?(status|error)?( code)?[ :]*{}\b[ :.-]*"
 _LOG = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -141,10 +145,9 @@ class Http:
                 if response.status == 407 and (proxy := proxy_for(url)):
                     raise proxy_error(urlsplit(proxy.url).netloc, urlsplit(url).scheme, 407)
                 if response.status != 200:
-                    # The first 200 characters, on one line.
-                    excerpt = " ".join(body[:800].decode("utf-8", errors="replace").split())[:200]
+                    said = _words(response.status, body)
                     refused = ServiceError(
-                        f"{url} answered with HTTP status {response.status}: {excerpt}", code="http-status"
+                        f"{url} answered with HTTP status {response.status}{said and f': {said}'}", code="http-status"
                     )
                     refused.status = response.status
                     raise refused
@@ -488,3 +491,11 @@ def _connection_failure(parts: SplitResult, timeout: float) -> str | None:
         return causes.get(timeout=timeout)
     except Empty:
         return f"it does not answer within {timeout:g} s"
+
+
+def _words(status: int, body: bytes) -> str:
+    """What an answer says in its first 200 characters, or the title of its page, without the status."""
+    text = " ".join(body[:2000].decode("utf-8", errors="replace").split())
+    if text.startswith("<"):
+        text = " ".join((found[1] if (found := _TITLE.search(text)) else _TAG.sub(" ", text)).split())
+    return re.sub(_STATED.format(status), "", text, count=1, flags=re.IGNORECASE)[:200].strip()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
-from ..errors import InputError, TargetError, brief
+from ..errors import InputError, TargetError, brief, reason_of
 from ..stores.documents import LARGEST, parse_object
 from ..stores.locations import is_url, local_path, normalize, shown
 from ..stores.target import Target
@@ -299,7 +299,7 @@ def parse_manifest(url: str, body: bytes | None) -> dict[str, Any]:
         return parse_object(body or b"")
     except ValueError as error:
         raise InputError(
-            f"{shown(url)} is not a manifest ({brief(error, 150)}); get it again, or build the atlas again to write it",
+            f"{shown(url)} is not a manifest ({reason_of(error)}); get it again, or build the atlas again to write it",
             code="damaged-manifest",
         ) from None
 

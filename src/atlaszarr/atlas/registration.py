@@ -18,7 +18,7 @@ from ..assets.names import MANIFEST, PART, TEMPLATE, Asset, below, referenced
 from ..boxes import Shape
 from ..engine.lock import PATIENCE, owning
 from ..engine.ome_reader import StoredImage
-from ..errors import InputError, TargetError, brief
+from ..errors import InputError, TargetError, brief, reason_of
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
 from ..geometry.voxel_size import um
 from ..stores.documents import LARGEST, json_bytes, parse_object
@@ -103,7 +103,7 @@ class AtlasAsset:
             return cls(folder.root, f"{folder.kind}/{folder.name}/{folder.version}", space, locations[0], own)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{shown(folder.manifest_url)} is not the manifest of an atlas ({brief(error, 150)}); it must have "
+                f"{shown(folder.manifest_url)} is not the manifest of an atlas ({reason_of(error)}); it must have "
                 "coordinate_space, templates and annotation_sets with name, version and location, as `atlaszarr atlas "
                 "--layout assets` writes it",
                 code="damaged-manifest",
@@ -262,7 +262,7 @@ def _manifests(atlas: AtlasAsset, levels: Mapping[float, Shape] | None) -> Itera
             _references(manifest["additional_references"])
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
-                f"{shown(atlas.root.url)}/{key} is not a manifest of BrainGlobe ({brief(error, 150)}); build the atlas "
+                f"{shown(atlas.root.url)}/{key} is not a manifest of BrainGlobe ({reason_of(error)}); build the atlas "
                 "again to write it",
                 code="damaged-manifest",
             ) from None
@@ -280,7 +280,7 @@ def _update(root: Target, key: str, name: str, asset: Asset, is_listed: bool) ->
             entries = _references(manifest.get(name, []))
         except (LookupError, TypeError, ValueError) as error:  # another program has changed it since it was validated
             raise InputError(
-                f"{shown(root.url)}/{key} has a damaged list of {name} ({brief(error, 150)}); build the atlas again to "
+                f"{shown(root.url)}/{key} has a damaged list of {name} ({reason_of(error)}); build the atlas again to "
                 "write it, and then run the same command",
                 code="damaged-manifest",
             ) from None

@@ -130,7 +130,7 @@ def read_document(target: Target) -> Document:
     try:
         document = parse_object(body)
     except ValueError as error:
-        raise damaged(target, f"{DOCUMENT} is not JSON ({error})") from None
+        raise damaged(target, f"{DOCUMENT} cannot be read: {error}") from None
     if document.get("format") != FORMAT:
         raise InputError(f"{target.url}/{DOCUMENT} is not that of a catalogue of atlaszarr", code="not-a-catalogue")
     if document.get("version") != VERSION:

@@ -38,7 +38,9 @@ def _component(option: str, name: str, version: str, word: str | None = None) ->
 )
 @click.option("--template", multiple=True, metavar="URI", help=f"{_VOLUMES}, {_EACH}")
 @click.option(
+    "--terminology",
     "--ontology",
+    "ontology",
     metavar="URI",
     help="Structure graph, terminology.csv or a list of labels [what the manifests of the annotation name, else for "
     "the CCF graph 1 of the Allen API].",

@@ -7,28 +7,23 @@ from typing import Any
 
 import click
 
-from ..errors import InputError
-from .build import BUILD, given_options
-from .options import API, CATALOGUE, CRITERIA, OUTPUT, STORE, WHOLE, WRITING, client, options
+from .build import BUILD, chosen, given_options, print_estimate
+from .options import API, CATALOGUE, CRITERIA, DATASETS, OUTPUT, STORE, WRITING, client, options
 from .terminal import echo, echo_data, progress_bars, say
 
 
 @click.command()
 @click.argument("root")
-@click.option(
-    "--ids",
-    metavar="FILE",
-    help="Build the ids in a file, one a line, or the first column of a CSV file; - is stdin.",
-)
-@click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all].")
-@options(*CRITERIA, *BUILD, STORE, *WRITING)
+@options(*DATASETS, *CRITERIA, *BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish targets although section images are missing.")
+@click.option("--dry-run", is_flag=True, help="The same as `plan`, for all of them; ROOT is left alone.")
 @click.option(
     "--measure",
     metavar="ANNOTATION",
     help="Measure each volume in the regions of this annotation: a row for each dataset and structure, in "
     "ROOT/batch/measure.parquet.",
 )
+@click.option("--by-hemisphere", is_flag=True, help="With --measure: measure the left and the right side too.")
 @options(*API, *CATALOGUE, *OUTPUT)
 def batch(
     root: str,
@@ -43,7 +38,9 @@ def batch(
     allow_missing: bool,
     overwrite: bool,
     take_over: bool,
+    dry_run: bool,
     measure: str | None,
+    by_hemisphere: bool,
     as_json: bool,
     **values: Any,
 ) -> int:
@@ -54,27 +51,17 @@ def batch(
 
     For instance: atlaszarr batch s3://bucket/mouse --product Mouse --gene 'Calb*'
     """
-    from ..allen.id_list import read_ids
     from ..dataset_batch.api import build_many
 
     criteria: dict[str, Any] = {"gene": gene, "product": product, "specimen": specimen, "id": id}
     if ids is None:
         criteria["plane"] = values.pop("plane")
-    searched = any(value is not None for value in criteria.values())
-    if searched and ids is not None:
-        raise InputError("--ids contradicts the search options; give one of them", code="contradictory-options")
-    with client() as service, progress_bars("batch", resumable="a batch; finished datasets are kept") as bars:
-        if not searched and ids is None and service.catalogue is None:
-            raise InputError(
-                "no datasets are chosen; give --ids FILE, a search option such as --gene, or --catalogue DIR",
-                code="missing-value",
-            )
-        if limit is not None and limit < 1:
-            raise InputError(f"limit {limit} must be at least 1", code="out-of-range")
-        datasets = read_ids(ids) if ids is not None else service.search(**criteria, limit=limit)
-
+    if dry_run:
+        print_estimate(ids, criteria, limit, values, as_json)
+        return 0
+    with client() as service, progress_bars("batch", resumable=_resumable(scheduler)) as bars:
         report = build_many(
-            datasets[:limit],
+            chosen(service, ids, criteria, limit),
             root,
             client=service,
             storage_options=storage_options,
@@ -83,6 +70,7 @@ def batch(
             overwrite=overwrite,
             take_over=take_over,
             measure=measure,
+            by_hemisphere=by_hemisphere,
             progress=bars,
             **given_options(values),
         )
@@ -99,3 +87,11 @@ def batch(
         if report.measures is not None:
             echo(f"measures: {report.measures}")
     return 0 if report.ok else 1
+
+
+def _resumable(scheduler: str | None) -> str:
+    """What the same command resumes; the workers of a cluster do not know that the command has ended."""
+    kept = "a batch; finished datasets are kept"
+    if scheduler in (None, "threads"):
+        return kept
+    return f"{kept}; the workers finish the datasets that they have begun, and no others"

@@ -13,6 +13,7 @@ from .options import (
     API,
     CATALOGUE,
     CRITERIA,
+    DATASETS,
     FIELDS,
     FORMAT,
     IMAGES,
@@ -104,16 +105,17 @@ BUILD = (
 
 
 #: Options of `build` that an estimate of many section datasets does not know.
-_UNESTIMATED = ("atlas", "detection_xy", "displacement", "fields")
+_UNESTIMATED = ("atlas", "detection_xy", "displacement", "fields", "plane")
+#: Section datasets that cannot be built and are named with an estimate.
+_MOST_FAILURES = 20
 
 
 @click.command()
 @click.argument("dataset_id", callback=as_id, required=False)
-@options(*CRITERIA)
-@click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all].")
-@options(*BUILD, STORE, *API, *CATALOGUE, *OUTPUT)
+@options(*DATASETS, *CRITERIA, *BUILD, STORE, *API, *CATALOGUE, *OUTPUT)
 def plan(
     dataset_id: int | None,
+    ids: str | None,
     gene: str | None,
     product: str | None,
     specimen: int | None,
@@ -125,25 +127,54 @@ def plan(
 ) -> None:
     """Estimate the cost of a build; fetches metadata only, and the headers of slides from an --image-source.
 
-    Without DATASET_ID, and with a catalogue, estimate the cost of building all its section datasets that match the
-    gene, plane, product, specimen and id, up to a limit.
+    Without DATASET_ID, estimate the cost of building all section datasets of a file (--ids), or that match the gene,
+    plane, product, specimen and id, up to a limit: with a catalogue from its tables, without one by the plan of each,
+    whose records are requested.
 
     For instance: atlaszarr plan --catalogue mouse-catalogue --gene "Prox*"
     """
-    criteria = {"gene": gene, "product": product, "specimen": specimen, "id": id, "limit": limit}
+    criteria: dict[str, Any] = {"gene": gene, "product": product, "specimen": specimen, "id": id}
     if dataset_id is None:
-        _print_estimate(criteria, values, as_json)
+        if ids is None:
+            criteria["plane"] = values.pop("plane")
+        print_estimate(ids, criteria, limit, values, as_json)
         return
-    if given := sorted(given_options(criteria)):
+    if given := sorted(given_options({**criteria, "ids": ids, "limit": limit})):
         raise InputError(
-            f"--{given[0]} selects section datasets of a catalogue; give it without the id {dataset_id}",
+            f"--{given[0]} selects several section datasets; give it without the id {dataset_id}",
             code="conflicting-options",
         )
     _print_plans(dataset_id, None, storage_options, values, as_json)
 
 
-def _print_estimate(criteria: Mapping[str, Any], values: Mapping[str, Any], as_json: bool) -> None:
-    from ..dataset_build.estimate import estimate
+def chosen(service: Any, ids: str | None, criteria: Mapping[str, Any], limit: int | None) -> Any:
+    """The section datasets of `plan` and `batch`: the ids in a file, or the table of a search.
+
+    Raises
+    ------
+    InputError
+        If neither is given, or both are.
+    """
+    from ..allen.id_list import read_ids
+
+    searched = any(value is not None for value in criteria.values())
+    if searched and ids is not None:
+        raise InputError("--ids contradicts the search options; give one of them", code="contradictory-options")
+    if not searched and ids is None and service.catalogue is None:
+        raise InputError(
+            "no section datasets are chosen; give --ids FILE, a search option such as --gene, or --catalogue DIR",
+            code="missing-value",
+        )
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit} must be at least 1", code="out-of-range")
+    return service.search(**criteria, limit=limit) if ids is None else read_ids(ids)[:limit]
+
+
+def print_estimate(
+    ids: str | None, criteria: Mapping[str, Any], limit: int | None, values: Mapping[str, Any], as_json: bool
+) -> None:
+    """Print what the builds of several section datasets cost together: `plan`, and ``batch --dry-run``."""
+    from ..dataset_build.estimate import estimate, estimate_plans
 
     given = given_options(values)
     if not set(_UNESTIMATED).isdisjoint(given):
@@ -153,15 +184,20 @@ def _print_estimate(criteria: Mapping[str, Any], values: Mapping[str, Any], as_j
             code="not-supported",
         )
     given.pop("workers", None)
-    with client() as service:
+    with client() as service, progress_bars("plan") as progress:
         if service.catalogue is None:
-            raise InputError(
-                "no section dataset is given; give an id, or --catalogue DIR for an estimate of a selection",
-                code="missing-value",
-            )
-        if service.image_source is not None:
-            say("the estimate is of images from the API, not from the image source; give an id for an exact plan")
-        found = estimate(service.catalogue, **criteria, **given)
+            datasets = chosen(service, ids, criteria, limit)
+            wanted = datasets.index.tolist() if ids is None else datasets
+            found, failures = estimate_plans(service, wanted, progress=progress, **given)
+            say(*failures[:_MOST_FAILURES])
+            if len(failures) > _MOST_FAILURES:
+                say(f"... and {len(failures) - _MOST_FAILURES} more cannot be built")
+        else:
+            if service.image_source is not None:
+                say("the estimate is of images from the API, not from the image source; give an id for an exact plan")
+            if ids is not None:
+                criteria, limit = {"id": chosen(service, ids, criteria, limit)}, None
+            found = estimate(service.catalogue, **criteria, limit=limit, **given)
     if as_json:
         echo_data(json.dumps(found.to_dict()))
     else:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from itertools import pairwise
 from typing import ClassVar
 
 import click
 
-from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
+from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError, printable
 from .signals import leave, stopping_on_signals
-from .terminal import prepare_streams, say, warning_lines
+from .terminal import echo_data, prepare_streams, say, warning_lines
 
 #: Characters of an argument: the longest request line that common web servers accept (8 KiB in Apache and nginx).
 _LONGEST = 8192
@@ -21,7 +23,7 @@ _WRONG_INPUT = ("damaged-chunk", "missing-chunk")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command; with ``--json`` an error is JSON on stdout too: ``{"error": {"code": ..., "message": ...}}``.
 
     Returns
     -------
@@ -30,42 +32,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     prepare_streams()
     if sys.stdout is None:
-        return _failed("standard output is closed; send it to a file or to /dev/null", 1)
-    given = sys.argv[1:] if arguments is None else arguments
-    if long := [argument for argument in given if len(argument) > _LONGEST]:
-        return _failed(f"argument {long[0][:40]!r}... has {len(long[0])} characters, more than {_LONGEST}", 2)
+        say("atlaszarr: standard output is closed; send it to a file or to /dev/null")
+        return 1
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if long := [argument for argument in given if len(argument) > _LONGEST]:
+            message = f"argument {long[0][:40]!r}... has {len(long[0])} characters, more than {_LONGEST}"
+            raise InputError(message, code="argument-too-long")
         with stopping_on_signals(), warning_lines():
-            return int(cli.main(list(given), "atlaszarr", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        return _failed(error.format_message(), 2)
-    except AtlaszarrError as error:
-        is_wrong_input = isinstance(error, InputError | NotFoundError | RecordError) or error.code in _WRONG_INPUT
-        return _failed(error, 2 if is_wrong_input else 1)
+            return int(cli.main(given, "atlaszarr", standalone_mode=False) or 0)
     except (KeyboardInterrupt, click.Abort):
         leave()
     except Exception as error:
-        return _unexpected(error)
+        if isinstance(error, OSError) and _raised_by_echo(error):
+            # Python must not flush to it at exit. For a closed pipe click exits with 1 before this.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            say(f"atlaszarr: cannot write to standard output: {error.strerror}; redirect it elsewhere")
+            return 1
+        exit_code, code, lines = _described(error)
+        say(*lines)
+        if _asks_for_json(given):
+            import json
+
+            message = printable(lines[-1]).removeprefix("atlaszarr: ")
+            with suppress(OSError):  # stdout is closed or full
+                echo_data(json.dumps({"error": {"code": code, "message": message}}))
+        return exit_code
 
 
-def _unexpected(error: Exception) -> int:
-    """Report an exception that is not of atlaszarr, and return exit code 1."""
-    import traceback
-
-    if isinstance(error, OSError) and _raised_by_echo(error):
-        # Python must not flush to it at exit. For a closed pipe click exits with 1 before this.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _failed(f"cannot write to standard output: {error.strerror}; redirect it elsewhere", 1)
+def _described(error: Exception) -> tuple[int, str, list[str]]:
+    """The exit code of an error, its code, and the lines that report it."""
+    if isinstance(error, click.ClickException):
+        return 2, "wrong-use", [f"atlaszarr: {error.format_message()}"]
+    if isinstance(error, AtlaszarrError):
+        is_wrong_input = isinstance(error, InputError | NotFoundError | RecordError) or error.code in _WRONG_INPUT
+        return 2 if is_wrong_input else 1, error.code, [f"atlaszarr: {error}"]
     blocks = [note for note in getattr(error, "__notes__", ()) if note.startswith("while making block")]
     if blocks:
-        return _failed(f"{type(error).__name__}: {error}; {blocks[0]}", 1)
-    say(*"".join(traceback.format_exception(error)).splitlines())
-    return 1
+        return 1, "unexpected-error", [f"atlaszarr: {type(error).__name__}: {error}; {blocks[0]}"]
+    import traceback
+
+    return 1, "unexpected-error", "".join(traceback.format_exception(error)).splitlines()
 
 
-def _failed(message: object, code: int) -> int:
-    say(f"atlaszarr: {message}")
-    return code
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether the options, valid or not, ask for JSON."""
+    return "--json" in arguments or "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
 
 
 def _raised_by_echo(error: OSError) -> bool:

@@ -19,7 +19,7 @@ from .terminal import echo, echo_data, progress_bars, table
 @options(*OUTPUT)
 def demo(folder: str, as_json: bool) -> None:
     """Build a volume and an atlas from the built-in Allen API, in DIR [./atlaszarr-demo]."""
-    from ..demo import run_demo
+    from ..demo import LEAST_PRINTED, run_demo
 
     with progress_bars("demo", resumable="a build") as progress:
         volume, atlas, picture = run_demo(folder, progress)
@@ -34,7 +34,7 @@ def demo(folder: str, as_json: bool) -> None:
     echo(*table(("level", "shape (c, z, y, x)", "voxel mm", "origin mm"), rows))
     echo(f"mean difference from the phantom's closed form: {volume.error:.2f} of 255 grey levels", "")
     echo(f"{atlas.state}: {atlas.target}, an atlas of the same brain")
-    echo("volumes of its larger regions:")
+    echo(f"volumes of its regions of {LEAST_PRINTED:g} mm3 and more, each with its subregions:")
     echo(*atlas.table.splitlines())
     echo(
         f"difference from the phantom's closed form, {atlas.compared} structures over 1 mm3: {atlas.mean_error:.1%} on "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import MESSAGES, PICTURE, STORE, WHOLE, format_options, options
+from .options import MESSAGES, PICTURE, ROWS, STORE, WHOLE, format_options, options
 from .terminal import echo, echo_data, progress_bars, say
 
 if TYPE_CHECKING:
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 @click.argument("volumes", metavar="VOLUME ...", nargs=-1, required=True)
 @click.option("--annotation", required=True, metavar="ANNOTATION", help="OME-Zarr of labels, or an atlas, path or URL.")
 @click.option("--terminology", metavar="CSV", help="Any terminology, path or URL [by manifest, or next to ANNOTATION].")
-@click.option(
-    "--region",
-    "regions",
-    multiple=True,
-    metavar="ACRONYM",
-    help="Print this region only, by acronym, name or id; repeatable [all].",
-)
+@options(*ROWS)
 @click.option("--by-hemisphere", is_flag=True, help="Measure the left and the right side too.")
 @click.option("--allow-unknown", is_flag=True, help="Accept a terminology that names under half of the labels.")
 @click.option("--scheduler", metavar="ADDRESS", help="Address of a dask.distributed scheduler, or threads [threads].")
@@ -40,6 +34,10 @@ def measure(
     annotation: str,
     terminology: str | None,
     regions: tuple[str, ...],
+    sort: str | None,
+    top: int | None,
+    leaves: bool,
+    depth: int | None,
     by_hemisphere: bool,
     allow_unknown: bool,
     scheduler: str | None,
@@ -57,7 +55,7 @@ def measure(
 
     Intensity and energy are grey levels, 0 to 255, as they are in the images: dark is low.
 
-    For instance: atlaszarr measure prox1.ome.zarr --annotation annotation.ome.zarr --region DG --by-hemisphere
+    For instance: atlaszarr measure prox1.ome.zarr --annotation ccf --sort density --top 20 --leaves
     """
     from ..assets.locate import locate
     from ..regions import tables as region_tables
@@ -81,8 +79,9 @@ def measure(
         say(f"atlaszarr: {remark}")
     annotation_levels(located, its_options)  # first: an annotation that is missing has no terminology
     structures = terminology_of(terminology, located, its_options)
-    wanted = list(dict.fromkeys(structures[region] for region in regions))
-    tables = []
+    wanted = tuple(dict.fromkeys(structures[region] for region in regions))
+    selection = region_tables.Selection(wanted, depth, leaves, sort, top)
+    tables, drawn = [], []
     with progress_bars("measure") as progress:
         for n, volume in enumerate(volumes):
             progress(n, len(volumes), "volumes")
@@ -96,11 +95,13 @@ def measure(
                 scheduler=scheduler,
                 workers=workers,
             )
-            tables.append(table.loc[[structure.id for structure in wanted]] if wanted else table)
+            drawn.append(table)
+            tables.append(selection.of(table, structures))
     if picture is not None:
-        say(write_chart(path, statistics_chart(tables, structures, wanted), shown(annotation)))
+        bars = selection.bars(tables, structures)
+        say(write_chart(path, statistics_chart(drawn, structures, bars), shown(annotation)))
     if form == "table":
-        _echo_tables(volumes, tables, structures)
+        _echo_tables(volumes, tables, structures, selection.is_tree)
         return
     if by_hemisphere and form != "json":
         say(*dict.fromkeys(table.attrs["hemispheres"] for table in tables))
@@ -113,14 +114,17 @@ def measure(
         echo_data(region_tables.to_csv(_joined(tables)))
 
 
-def _echo_tables(volumes: Sequence[str], tables: Sequence[pd.DataFrame], structures: Terminology) -> None:
+def _echo_tables(
+    volumes: Sequence[str], tables: Sequence[pd.DataFrame], structures: Terminology, is_indented: bool
+) -> None:
     """Print a table for each volume, under its name if there are several."""
     from ..regions.tables import statistics_tree
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for n, (volume, table) in enumerate(zip(volumes, tables, strict=True)):
         heading = [f"{'' if n == 0 else chr(10)}{volume}"] if len(volumes) > 1 else []
-        echo(*"\n".join([*heading, statistics_tree(table, structures, width)]).splitlines())
+        printed = statistics_tree(table, structures, width, is_indented=is_indented)
+        echo(*"\n".join([*heading, printed]).splitlines())
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

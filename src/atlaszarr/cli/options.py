@@ -225,12 +225,31 @@ def format_options(*forms: str) -> Callable[..., Any]:
             help=f"Print the result as {', '.join(forms[:-1])} or {forms[-1]} [{forms[0]}].",
         ),
         click.option(
-            "--json", "as_json", is_flag=True, callback=as_json, help="The same as --format json: only JSON on stdout."
+            "--json",
+            "as_json",
+            is_flag=True,
+            callback=as_json,
+            help="The same as --format json: only JSON on stdout, errors too.",
         ),
     )
 
 
-#: The option of the commands that print a table of regions.
+#: The options of the commands that print a table of regions, for `regions.tables.Selection`.
+ROWS = (
+    click.option(
+        "--region",
+        "regions",
+        multiple=True,
+        metavar="ACRONYM",
+        help="Print this region only, by acronym, name or id, or with --leaves or --depth its parts; repeatable [all].",
+    ),
+    click.option(
+        "--sort", metavar="COLUMN", help="Print the largest first, by a column such as mm3 or density [tree order]."
+    ),
+    click.option("--top", type=WHOLE, metavar="N", help="With --sort: print the first N regions only [all]."),
+    click.option("--leaves", is_flag=True, help="Print only regions that are not divided further in the annotation."),
+    click.option("--depth", type=WHOLE, metavar="N", help="Print only regions N steps below the root of the tree."),
+)
 PICTURE = click.option("--picture", metavar="PNG", help="Also draw the largest regions as bars: a .png or .svg file.")
 FORMAT = format_options("text", "json")
 MESSAGES = (
@@ -290,6 +309,13 @@ CATALOGUE = (
         **_keep(as_mapping),
         help="Storage option of a --catalogue URL; repeatable.",
     ),
+)
+#: The section datasets of `plan` and `batch`: a list of ids, or the criteria of a search, but for the plane.
+DATASETS = (
+    click.option(
+        "--ids", metavar="FILE", help="The ids in a file, one a line, or the first column of a CSV file; - is stdin."
+    ),
+    click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all]."),
 )
 #: Criteria of a search, but for the plane.
 CRITERIA = (

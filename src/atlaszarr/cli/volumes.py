@@ -9,20 +9,14 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import MESSAGES, PICTURE, SCHEDULER, STORE, VOXEL_SIZE, WHOLE, format_options, options
+from .options import MESSAGES, PICTURE, ROWS, SCHEDULER, STORE, VOXEL_SIZE, WHOLE, format_options, options
 from .terminal import echo, echo_data, say
 
 
 @click.command()
 @click.argument("annotation")
 @click.option("--terminology", metavar="CSV", help="Any terminology, path or URL [by manifest, or next to ANNOTATION].")
-@click.option(
-    "--region",
-    "regions",
-    multiple=True,
-    metavar="ACRONYM",
-    help="Print this region only, by acronym, name or id; repeatable [all].",
-)
+@options(*ROWS)
 @click.option("--level", type=WHOLE, default=0, metavar="N", help="Level of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
 @click.option("--allow-unknown", is_flag=True, help="Accept a terminology that names under half of the labels.")
@@ -31,6 +25,10 @@ def volumes(
     annotation: str,
     terminology: str | None,
     regions: tuple[str, ...],
+    sort: str | None,
+    top: int | None,
+    leaves: bool,
+    depth: int | None,
     level: int,
     by_hemisphere: bool,
     picture: str | None,
@@ -68,8 +66,9 @@ def volumes(
         say(f"atlaszarr: {remark}")
     annotation_of(located, level, storage_options)  # first: an annotation that is missing has no terminology
     structures = terminology_of(terminology, located, storage_options)
-    wanted = list(dict.fromkeys(structures[region] for region in regions))
-    table = region_volumes(
+    wanted = tuple(dict.fromkeys(structures[region] for region in regions))
+    selection = region_tables.Selection(wanted, depth, leaves, sort, top)
+    whole = region_volumes(
         located,
         structures,
         level,
@@ -79,13 +78,16 @@ def volumes(
         storage_options=storage_options,
         scheduler=scheduler,
     )
-    if wanted:
-        table = table.loc[[structure.id for structure in wanted]]
+    table = selection.of(whole, structures)
     if picture is not None:
-        say(write_chart(path, volumes_chart(table, structures, wanted), shown(annotation)))
+        bars = selection.bars([table], structures)
+        say(write_chart(path, volumes_chart(whole, structures, bars), shown(annotation)))
     if form == "table":
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        text = region_tables.lines(table, wanted) if wanted else region_tables.tree(table, structures, width)
+        if wanted and selection.is_tree:
+            text = region_tables.lines(table, wanted)
+        else:
+            text = region_tables.tree(table, structures, width, is_indented=selection.is_tree)
         echo(*text.splitlines())
         return
     if by_hemisphere and form != "json":

@@ -51,8 +51,8 @@ from ..stores.locations import is_url, normalize_folder, shown
 from ..stores.target import Target
 from ..terminology.terminology import terminology_of
 from ..versions import version
-from .dataset_task import REQUEST, DatasetTask, build_dataset, concerns_all, failed_row
-from .journal import Journal, Row
+from .dataset_task import DatasetTask, build_dataset, concerns_all, failed_row
+from .journal import BATCH, REQUEST, Journal, Row
 from .measures import FOLDER as MEASURES
 from .measures import TABLE as MEASURE_TABLE
 from .measures import join_parts, measured
@@ -62,7 +62,6 @@ from .rounds import id_of, itself, run
 if TYPE_CHECKING:
     import pandas as pd
 
-_FOLDER = "batch"
 #: The most datasets of a batch: over twenty times the catalogue of the Allen Institute, 43,818.
 MOST_DATASETS = 2**20
 
@@ -92,6 +91,7 @@ def build_many(
     take_over: bool = False,
     atlas: str | os.PathLike[str] | None = None,
     measure: str | os.PathLike[str] | None = None,
+    by_hemisphere: bool = False,
     fields: str | os.PathLike[str] | None = None,
     progress: Callable[[BatchStatus], object] | None = None,
     **options: Any,
@@ -128,6 +128,8 @@ def build_many(
     measure : str or path-like, optional
         An annotation, whose path or URL all workers reach: each finished volume is measured in its regions, see
         `region_statistics`, and ``ROOT/batch/measure.parquet`` has a row for each dataset and structure.
+    by_hemisphere : bool
+        With `measure`: measure each side of the midline too.
     fields : str or path-like, optional
         A folder, path or URL, with the refinement of each dataset in ``FIELDS/<id>``; see `build`. A dataset without
         one fails. One that is finished is left alone, also if its refinement has changed since.
@@ -150,7 +152,7 @@ def build_many(
     """
     client = client or AllenClient()
     views = _views(mode, view, options, client)
-    annotation = _annotation(measure, views[0], storage_options)
+    annotation = _annotation(measure, by_hemisphere, views[0], storage_options)
     refined = _fields(fields)
     request = {
         "layout": LAYOUT,
@@ -166,7 +168,7 @@ def build_many(
     chosen = _chosen(datasets)
     count = worker_count(workers)
     at_once = min(count, len(chosen)) if resolved == "threads" else 1
-    folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
+    folder = Target.of(f"{target.url}/{BATCH}", storage_options)
     described, sent = itself, client
     if client.catalogue is not None and resolved != "threads" and not is_url(client.catalogue.url):
         # Workers may not reach a folder of this machine; to read a dataset here takes some ten milliseconds of its CPU.
@@ -174,7 +176,7 @@ def build_many(
         reader.image_source, sent.catalogue = None, None
         described = partial(_described, reader)
     options = {**options, "mode": mode, "view": view, "allow_missing": allow_missing}
-    task = DatasetTask(target, sent, folder, options, annotation, overwrite=overwrite, fields=refined)
+    task = DatasetTask(target, sent, folder, options, annotation, by_hemisphere, overwrite=overwrite, fields=refined)
     stopped = threading.Event()
     _refuse_file(folder)
     refuse_inside_image(folder)
@@ -184,8 +186,8 @@ def build_many(
         with owning(folder, take_over) as owner:
             try:
                 journal = Journal(folder)
-                measure = None if annotation is None else shown(annotation)
-                _begin(folder, journal, request, measure, client.api_url, overwrite)
+                measures = {} if annotation is None else {"measure": shown(annotation), "by_hemisphere": by_hemisphere}
+                _begin(folder, journal, request, measures, client.api_url, overwrite)
                 finished = journal.finished(annotation is not None)
                 if annotation is not None:
                     finished &= measured(folder)
@@ -200,12 +202,12 @@ def build_many(
                         owner.validate()
                 outcomes.report()
                 table = journal.write_table()
-                measures = None if annotation is None else join_parts(folder, sorted(journal.finished(measured=True)))
+                joined = None if annotation is None else join_parts(folder, sorted(journal.finished(measured=True)))
             except BaseException:
                 stopped.set()
                 running.stop()  # no task of this batch writes after the lock is released
                 raise
-    return outcomes.summary(target.url, table, measures)
+    return outcomes.summary(target.url, table, joined)
 
 
 def _views(mode: str, view: str | Sequence[str], options: Mapping[str, Any], client: AllenClient) -> list[Options]:
@@ -218,7 +220,10 @@ def _views(mode: str, view: str | Sequence[str], options: Mapping[str, Any], cli
 
 
 def _annotation(
-    measure: str | os.PathLike[str] | None, options: Options, storage_options: Mapping[str, Any] | None
+    measure: str | os.PathLike[str] | None,
+    by_hemisphere: bool,
+    options: Options,
+    storage_options: Mapping[str, Any] | None,
 ) -> str | None:
     """The location of the annotation of the measures, which is opened, and so is its terminology.
 
@@ -226,9 +231,11 @@ def _annotation(
     ------
     InputError, NotFoundError, SourceError
         If it is not an annotation, none of its levels has voxels that volumes can have, or volumes are not what is
-        built.
+        built; if it is missing although sides are to be measured.
     """
     if measure is None:
+        if by_hemisphere:
+            raise InputError("by_hemisphere needs an annotation; give measure (--measure) too", code="missing-option")
         return None
     if options.mode != "volume":
         raise InputError(f"mode {options.mode!r} cannot be measured; leave out measure", code="conflicting-options")
@@ -280,16 +287,17 @@ def _located_atlas(
 
 
 def _begin(
-    folder: Target, journal: Journal, request: Mapping[str, Any], measure: str | None, api: str, overwrite: bool
+    folder: Target, journal: Journal, request: Mapping[str, Any], measures: Mapping[str, Any], api: str, overwrite: bool
 ) -> None:
-    """Record the request of a new batch and the annotation of its measures, or compare them with the recorded ones.
+    """Record the request of a new batch and that of its measures, if any, or compare them with the recorded ones.
 
     Measures may be added to a batch that was begun without.
 
     Raises
     ------
     InputError
-        If the batch was begun with another request, or measured in another annotation, unless `overwrite`.
+        If the batch was begun with another request, or measured in another annotation or other sides, unless
+        `overwrite`.
     """
     wanted = parse_object(json_bytes(request))  # in JSON's types
     body = folder.read(REQUEST, LARGEST)
@@ -304,22 +312,23 @@ def _begin(
             if not overwrite:
                 raise damaged from None
     if document:
-        stored, noted = document["request"], document.get("measure", measure)
-        if stored == wanted and measure in (None, noted):
-            if measure is not None and "measure" not in document:
-                folder.write(REQUEST, json_bytes({**document, "measure": measure}))
+        stored, noted = document["request"], measures
+        if "measure" in document:
+            noted = {"measure": document["measure"], "by_hemisphere": document.get("by_hemisphere", False)}
+        if stored == wanted and (not measures or measures == noted):
+            if measures and "measure" not in document:
+                folder.write(REQUEST, json_bytes({**document, **measures}))
             return
         if not overwrite:
             validate_layout(folder, stored)
             validate_same_request(folder, _flat(stored), _flat(wanted))
-            validate_same_request(folder, {"measure": noted}, {"measure": measure})
+            validate_same_request(folder, noted, measures)
             raise damaged  # views that differ in more than their names, as no batch writes them
     journal.clear()
     folder.remove(MEASURES)
     folder.remove(MEASURE_TABLE)
     begun = datetime.now(UTC).isoformat(timespec="seconds")
-    measured = {} if measure is None else {"measure": measure}
-    document = {"atlaszarr": version(), "begun": begun, "api": api, "request": wanted, **measured}
+    document = {"atlaszarr": version(), "begun": begun, "api": api, "request": wanted, **measures}
     folder.write(REQUEST, json_bytes(document))
 
 

@@ -22,11 +22,9 @@ from ..errors import AtlaszarrError, InputError, SchedulerError, ServiceError, S
 from ..stores.documents import LARGEST
 from ..stores.locations import is_url
 from ..stores.target import Target
-from .journal import FINISHED, Row
+from .journal import FINISHED, REQUEST, Row, target_name
 from .measures import write_part
 
-#: The document of a batch, in the folder of its journal.
-REQUEST = "batch.json"
 #: Codes of faults that every dataset would meet: of the target, of the environment of a worker, of the way to the API.
 _OF_ALL = frozenset(
     (
@@ -35,7 +33,8 @@ _OF_ALL = frozenset(
         *("invalid-storage-options", "missing-dependency", "unknown-option"),
         *("invalid-proxy", "proxy-authentication", "proxy-refused", "proxy-unreachable"),
         *("redirect-to-other-host", "service-unreachable"),
-        *("annotation-unreachable", "no-matching-level", "package-missing", "root-not-shared", "version-mismatch"),
+        *("annotation-unreachable", "no-matching-level", "unsupported-orientation"),
+        *("package-missing", "root-not-shared", "version-mismatch"),
     )
 )
 #: Errors that may pass: a service, a store or a worker has failed, not the dataset.
@@ -65,6 +64,8 @@ class DatasetTask:
         The folder of the journal, the tables and the parts of measures.
     measure : str, optional
         Location of the annotation in whose regions the volumes are measured.
+    by_hemisphere : bool
+        Measure each side of the midline too.
     progress : callable, optional
         Called during a build on threads of the process of the batch; it raises an exception to stop the build.
     overwrite : bool
@@ -78,6 +79,7 @@ class DatasetTask:
     folder: Target
     options: Mapping[str, Any] = field(default_factory=dict)
     measure: str | None = None
+    by_hemisphere: bool = False
     progress: Progress | None = None
     overwrite: bool = False
     fields: str | None = None
@@ -93,7 +95,7 @@ class DatasetTask:
 
     def target(self, id: int) -> str:
         """The target of a dataset; of a template of an atlas the root, from which `build` makes its name."""
-        return self.root.url if "atlas" in self.options else f"{self.root.url}/{id}.ome.zarr"
+        return self.root.url if "atlas" in self.options else f"{self.root.url}/{target_name(id)}"
 
     def build(self, record: SectionDataset) -> BuildReport:
         """Build a dataset; waits as long as a lease lasts while another process builds its target."""
@@ -138,6 +140,7 @@ class DatasetTask:
         statistics = region_statistics(
             target,
             self.measure,
+            by_hemisphere=self.by_hemisphere,
             storage_options=options,
             scheduler="threads",
             workers=self.options["workers"],

@@ -17,8 +17,12 @@ from uuid import uuid4
 
 from ..engine import ledger
 from ..errors import TargetError
+from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 
+#: The folder of a batch in its root, and the document of its request in it.
+BATCH = "batch"
+REQUEST = "batch.json"
 FOLDER = "journal"
 TABLE = "batch.csv"
 #: Lines of a part: some 60 kB, which a store takes as fast as a single line.
@@ -215,6 +219,21 @@ class Journal:
                 self._lines, self._put, self._part = [], 0, self._part + 1
         ended = time.monotonic()
         self._next = ended + (ended - began) * (1 / _SHARE - 1)
+
+
+def target_name(dataset: int) -> str:
+    """The name of the target of a dataset in the root."""
+    return f"{dataset}.ome.zarr"
+
+
+def finished_targets(root: Target) -> list[str]:
+    """Names of the targets in a root that the journal of its batch calls finished; those in an atlas are not listed."""
+    folder = Target(f"{root.url}/{BATCH}", root.storage_options)
+    try:
+        is_atlas = parse_object(folder.read(REQUEST, LARGEST) or b"{}")["request"]["atlas"]
+    except (ValueError, KeyError, TypeError):  # a batch refuses such a folder
+        return []
+    return [] if is_atlas else [target_name(dataset) for dataset in sorted(Journal(folder).finished())]
 
 
 def _number(key: str) -> int:

@@ -1,7 +1,7 @@
-"""An estimate of the builds of many section datasets, from the columns of a catalogue.
+"""An estimate of the builds of many section datasets: the sum of their plans, or from the columns of a catalogue.
 
-It is the sum of what `plan` gives for each dataset: equal in images and pixels but for images that reach a corner of
-the grid, and close in bytes. No record of a single dataset is made.
+From a catalogue no record of a single dataset is made: the sums are equal in images and pixels but for images that
+reach a corner of the grid, and close in bytes.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..allen.client import AllenClient
 from ..allen.images import LARGEST_WHOLE, WINDOW
 from ..allen.records import (
     IMAGE_IDS,
@@ -29,15 +31,17 @@ from ..allen.records import (
 from ..allen.search import criteria_of
 from ..engine.notebook import table_html
 from ..engine.pyramid import Pyramid, overlapped
-from ..errors import AtlaszarrError, InputError
+from ..engine.writer import Progress
+from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
 from ..geometry.grid import Grid
 from ..geometry.spaces import reference_space
 from ..sections.options import VolumeOptions
 from ..sections.stack import FILLS
 from ..transforms import compose
 from . import estimate_kernels
+from .api import plan
 from .layout import image_spec, section_spec
-from .plan import JPEG_BYTES_PER_PIXEL, STORED_SHARE, megabytes
+from .plan import JPEG_BYTES_PER_PIXEL, STORED_SHARE, Plan, megabytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,11 +168,7 @@ def estimate(
     InputError
         If a criterion or an option is invalid, or the catalogue is damaged.
     """
-    if mode != "volume":
-        raise InputError(
-            f"mode {mode!r} is not supported for an estimate; give mode volume, or the id of one section dataset",
-            code="not-supported",
-        )
+    _refuse_mode(mode)
     views = VolumeOptions.of_views(view, options)
     single = id if isinstance(id, int) else None
     criteria, where = criteria_of(gene, plane, product, specimen, single, limit)
@@ -194,6 +194,91 @@ def estimate(
             for number, one in enumerate(views):
                 total += _of_view(datasets, chosen, int(space), one, first=number == 0)
     return total
+
+
+def estimate_plans(
+    client: AllenClient,
+    datasets: Sequence[int],
+    *,
+    mode: str = "volume",
+    view: str | Sequence[str] = "primary",
+    progress: Progress | None = None,
+    **options: Any,
+) -> tuple[Estimate, list[str]]:
+    """Estimate the cost of building section datasets by the plan of each, with the records of the client.
+
+    Parameters
+    ----------
+    client : AllenClient
+    datasets : sequence of int
+        Ids.
+    mode, view, **options
+        Same as in `estimate`.
+    progress : callable, optional
+        Called with the number of plans, their total and ``plans``.
+
+    Returns
+    -------
+    total : Estimate
+    failures : list of str
+        Why a dataset cannot be built, for each that cannot.
+
+    Raises
+    ------
+    InputError
+        If an option is invalid.
+    ServiceError
+        If the records cannot be fetched.
+    """
+    _refuse_mode(mode)
+    views = VolumeOptions.of_views(view, options)
+    total, failures = Estimate(datasets=len(datasets)), []
+
+    def planned(id: int) -> tuple[Plan, ...] | str:
+        try:
+            return plan(id, view=view, client=client, **options)
+        except (NotFoundError, RecordError) as error:
+            return str(error)
+
+    pool = ThreadPoolExecutor(client.concurrency, "atlaszarr-plan")
+    try:
+        for done, found in enumerate(pool.map(planned, datasets), 1):
+            if isinstance(found, str):
+                failures.append(found)
+            else:
+                for number, (one, of_view) in enumerate(zip(views, found, strict=True)):
+                    total += _of_plan(of_view, one, is_first=number == 0)
+            if progress is not None:
+                progress(done, len(datasets), "plans")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return total, failures
+
+
+def _of_plan(plan: Plan, options: VolumeOptions, is_first: bool) -> Estimate:
+    voxels = plan.uncompressed_bytes / _bytes_per_voxel(options)
+    return Estimate(
+        registered=int(is_first),
+        images=plan.sections_used,
+        image_requests=plan.image_requests,
+        pixels=plan.pixels,
+        download_bytes=plan.download_bytes,
+        uncompressed_bytes=plan.uncompressed_bytes,
+        stored_bytes=plan.stored_bytes,
+        core_hours=_core_seconds(1, plan.pixels, voxels) / 3600,
+    )
+
+
+def _core_seconds(builds: int, pixels: int, voxels: float) -> float:
+    return _SECONDS * builds + _SECONDS_PER_MEGAPIXEL * pixels / 1e6 + _SECONDS_PER_MEGAVOXEL * voxels / 1e6
+
+
+def _refuse_mode(mode: str) -> None:
+    if mode != "volume":
+        raise InputError(
+            f"mode {mode!r} is not supported for an estimate; give mode volume, or the id of one section dataset",
+            code="not-supported",
+        )
 
 
 def _alignment(association: str, name: str, entries: int) -> list[str]:
@@ -330,7 +415,6 @@ def _of_datasets(
     requests = np.where(whole, 1, -(-width // WINDOW) * -(-height // WINDOW))
     pixels, registered = int((width * height).sum()), int(chunks.any(axis=(1, 2, 3)).sum())
     voxels, uncompressed = _stored(chunks.astype(bool), pyramid, options)
-    seconds = _SECONDS * registered + _SECONDS_PER_MEGAPIXEL * pixels / 1e6 + _SECONDS_PER_MEGAVOXEL * voxels / 1e6
     return Estimate(
         registered=registered,
         images=len(images),
@@ -339,7 +423,7 @@ def _of_datasets(
         download_bytes=round(pixels * JPEG_BYTES_PER_PIXEL),
         uncompressed_bytes=uncompressed,
         stored_bytes=round(uncompressed * STORED_SHARE),
-        core_hours=seconds / 3600,
+        core_hours=_core_seconds(registered, pixels, voxels) / 3600,
     )
 
 
@@ -355,8 +439,6 @@ def _planes(images: pd.DataFrame, name: str) -> NDArray[np.float64]:
 
 def _stored(chunks: NDArray[np.bool_], pyramid: Pyramid, options: VolumeOptions) -> tuple[int, int]:
     """Voxels of the units of all levels that are not empty, and their uncompressed bytes; see `NonEmptyChunks`."""
-    specs: Sequence[ArraySpec] = (image_spec(options.background, options.grey), section_spec())
-    per_voxel = sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in specs)
     top = pyramid.levels[0]
     units = chunks
     for axis, (chunk, unit) in enumerate(zip(top.chunk, top.unit, strict=True), 1):
@@ -374,7 +456,12 @@ def _stored(chunks: NDArray[np.bool_], pyramid: Pyramid, options: VolumeOptions)
             along = np.minimum(starts + level.unit[axis], level.shape[axis]) - starts
             lengths = lengths * along.reshape([-1 if other == axis else 1 for other in range(3)])
         voxels += int((units.sum(axis=0) * lengths).sum())
-    return voxels, voxels * per_voxel
+    return voxels, voxels * _bytes_per_voxel(options)
+
+
+def _bytes_per_voxel(options: VolumeOptions) -> int:
+    specs: Sequence[ArraySpec] = (image_spec(options.background, options.grey), section_spec())
+    return sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in specs)
 
 
 def _spread(units: NDArray[np.bool_], axis: int, owner: Mapping[int, range], length: int) -> NDArray[np.bool_]:

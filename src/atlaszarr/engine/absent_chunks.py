@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -158,6 +159,27 @@ class AbsentChunks:
         value = f"the fill value {self._layout.fill:g}" if self._layout.fill else "background"
         name = name or shown(self._array.url)
         return f"{absent} of {total} chunks of {name} are absent and read as {value}"
+
+    def first_loss(self, key: str) -> str | None:
+        """A sentence on the lost objects of the array if one is lost: the ledger of the image records it; once.
+
+        Parameters
+        ----------
+        key : str
+            Of an object that the store lacks.
+        """
+        with self._lock:
+            if self._warned or self._recorded is None or key not in self._recorded:
+                return None
+            self._warned = True
+        lost = frozenset((key,))
+        if not self._array.is_plain_http:
+            with suppress(TargetError, InputError):  # the store may allow reading only
+                sizes = self._array.sizes()
+                if {"zarr.json", ".zarray"} & sizes.keys():  # else the listing is incomplete
+                    lost = self._recorded - sizes.keys()
+        counts = f"{len(lost)} of {len(self._recorded)}"
+        return f"{counts} objects of {shown(self._array.url)} are missing, the first is {min(lost)}"
 
     def _compare_metadata(self) -> None:
         """Raise an InputError if metadata that decide voxels or their positions differ from the ledger's."""

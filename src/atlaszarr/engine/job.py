@@ -26,8 +26,6 @@ from .schedulers import Future, Scheduler
 from .target_state import FINISHED, UNFINISHED, Root
 from .verify import defects_before_build
 
-#: Blocks of a remote target that one task writes, and records at once, where there are enough for all workers.
-_REMOTE = 4
 #: Tasks under way for each worker: enough that the inputs of a block are fetched well before it is computed.
 WINDOW = 16
 
@@ -209,8 +207,7 @@ class ImageJob(Job):
         step = self.multiscale.pyramid.passes[number]
         multiscale, source = shared
         groups: Sequence[Sequence[Index]] = [[index] for _, index in tasks]
-        batch = scheduler.batch if self.target.is_local else max(scheduler.batch, _REMOTE)
-        size = max(1, min(batch, len(groups) // (4 * scheduler.workers)))
+        size = max(1, min(scheduler.batch, len(groups) // (4 * scheduler.workers)))
         if step.computes and self.together is not None:
             groups, size = self.together([index for _, index in tasks]), 1
         for first in range(0, len(groups), size):

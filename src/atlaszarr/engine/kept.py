@@ -14,6 +14,8 @@ Key = Hashable
 #: Bytes of the values that a process keeps for other regions: 140 chunks of 64^3 voxels of a volume and its label, more
 #: than the neighbours of a block of 2^3 chunks (64) in a row of blocks.
 KEPT = 2**28
+#: Locks of a `Kept`: many more than threads, so that two rarely wait for each other's value.
+_LOCKS = 256
 
 
 class Kept:
@@ -33,7 +35,7 @@ class Kept:
         self._most, self._bytes = (most, most // 16), [0, 0]
         self._values: tuple[OrderedDict[Key, Any], ...] = (OrderedDict(), OrderedDict())
         self._lock = threading.Lock()
-        self._making: dict[Key, threading.Lock] = {}
+        self._making = tuple(threading.Lock() for _ in range(_LOCKS))
         self._made: set[Key] = set()
 
     def __reduce__(self) -> tuple[type[Kept], tuple[int, int]]:
@@ -41,9 +43,8 @@ class Kept:
         return Kept, (self._most[0], self._small)
 
     def making(self, key: Key) -> threading.Lock:
-        """The lock of the thread that makes a value."""
-        with self._lock:
-            return self._making.setdefault(key, threading.Lock())
+        """The lock of the thread that makes a value, which takes no other one; some keys have the same lock."""
+        return self._making[hash(key) % _LOCKS]
 
     def was_made(self, key: Key) -> bool:
         """Whether a value was added once, even if it was dropped since."""

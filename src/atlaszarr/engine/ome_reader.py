@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, TargetError, brief
+from ..errors import InputError, TargetError, brief, reason_of
 from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
 from .array_layout import MOST_AXES
@@ -212,7 +212,7 @@ class StoredImage:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise InputError(
-                f"{target.url} has damaged OME-Zarr metadata ({brief(error, 150)}); write it again",
+                f"{target.url} has damaged OME-Zarr metadata ({reason_of(error)}); write it again",
                 code="damaged-metadata",
             ) from None
 

@@ -30,7 +30,7 @@ class Scheduler(AbstractContextManager["Scheduler"], Protocol):
     Attributes
     ----------
     batch : int
-        Blocks for one task, so that its overhead is small next to its work.
+        The most blocks that one task writes, and records at once, so that its overhead is small next to its work.
     """
 
     batch: int
@@ -76,7 +76,7 @@ class Threads:
     In a task on a worker of a cluster they belong to that worker: `distributed.get_worker` returns it in them too.
     """
 
-    batch = 1
+    batch = 4
 
     def __init__(self, workers: int, fetchers: int = 6) -> None:
         self.workers = workers

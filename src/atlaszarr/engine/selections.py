@@ -64,18 +64,21 @@ class Selection:
 class StoredPart:
     """A part of a zarr array that is read by indexing, as a NumPy array. Small and picklable.
 
-    A chunk on a local disk that reaches beyond what is read is kept, up to 256 MB, for whoever reads the rest of it.
+    A chunk on a local disk that reaches beyond what is read is kept for whoever reads the rest of it. A part belongs to
+    one computation: a chunk that changes on the disk meanwhile may be read before and after.
 
     Attributes
     ----------
     stored : StoredArray
     at : tuple of range or int
         One for each axis of `stored`; an axis with one index is dropped.
+    kept : Kept
+        The chunks that are kept, up to 256 MB; several parts may have one.
     """
 
     stored: StoredArray
     at: tuple[Selected, ...]
-    _kept: Kept = field(default_factory=partial(Kept, KEPT, 0), init=False, repr=False, compare=False)
+    kept: Kept = field(default_factory=partial(Kept, KEPT, 0), repr=False, compare=False)
 
     @cached_property
     def _extent(self) -> tuple[slice, ...]:
@@ -140,11 +143,12 @@ class StoredPart:
 
     def _chunk(self, unit: tuple[int, ...]) -> NDArray[Any]:
         """A chunk that other regions need too; one thread reads it while others wait."""
-        with self._kept.making(unit):
-            values: NDArray[Any] | None = self._kept.get([unit]).get(unit)
+        key = (self.stored.target.url, unit)
+        with self.kept.making(key):
+            values: NDArray[Any] | None = self.kept.get([key]).get(key)
             if values is None:
                 values = self.stored.box(self.stored.layout.region(unit), [unit])
-                self._kept.add({unit: values})
+                self.kept.add({key: values})
             return values
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TargetError
+from ..errors import InputError, TargetError
 from ..stores.documents import LARGEST, parse
 from ..stores.local import is_partial
 from ..stores.target import Target
@@ -106,13 +106,20 @@ def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:
     TargetError
         If the target cannot be read.
     """
-    root = read_root(target)
+    foreign = None
+    try:
+        root = read_root(target)
+    except InputError as error:
+        root, foreign = None, error
     if root is None:
         if all(target.read(key) is None for key in _RECORDS):
+            if foreign is not None:
+                raise foreign
             return None
         name = "zarr.json" if target.read(".zgroup") is None else ".zattrs"
-        text = "is missing, and so is the ledger; remove the target and build it again"
-        lost = Defect("missing", name, text), Defect("ledger", COMPACT, "is missing")
+        kind, is_lost = ("missing", "is missing") if foreign is None else ("metadata", "cannot be read")
+        text = f"{is_lost}, and the ledger does not record it; remove the target and build it again"
+        lost = Defect(kind, name, text), Defect("ledger", COMPACT, "is missing or cannot be read")
         return VerifyReport(target.url, 0, 0, lost)
     if root["state"] != FINISHED:
         unfinished = Defect("unfinished", "", "is unfinished; build again to resume")

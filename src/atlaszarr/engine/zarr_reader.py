@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..boxes import cells, intersection, split_index, within
-from ..errors import AtlaszarrError, InputError, TargetError, brief
+from ..errors import AtlaszarrError, InputError, TargetError, reason_of
 from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
@@ -73,7 +73,7 @@ class StoredArray:
                 layout = ArrayLayout.of(document)
             except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
                 raise InputError(
-                    f"{folder.url}/{name} is damaged or not supported ({brief(error)})", code="damaged-metadata"
+                    f"{folder.url}/{name} is damaged or not supported ({reason_of(error)})", code="damaged-metadata"
                 ) from None
             if (objects := math.prod(layout.grid)) > _MOST_OBJECTS:
                 raise InputError(
@@ -240,7 +240,7 @@ class StoredArray:
             return self.layout.decode(body, box)
         except ValueError as error:
             raise TargetError(
-                f"{self.target.url}/{key} is damaged ({brief(error, 150)}); build or fetch it again",
+                f"{self.target.url}/{key} is damaged ({reason_of(error)}); build or fetch it again",
                 code="damaged-chunk",
             ) from None
 
@@ -263,13 +263,17 @@ def read_document(target: Target, key: str) -> dict[str, Any] | None:
     TargetError
         If it cannot be read.
     """
-    if (body := target.read(key, LARGEST)) is None:
-        return None
+    return None if (body := target.read(key, LARGEST)) is None else parse_document(body, f"{target.url}/{key}")
+
+
+def parse_document(body: bytes, url: str) -> dict[str, Any]:
+    """The metadata in the document of a path or URL; InputError if it is not a JSON object."""
     try:
         return parse_object(body)
     except ValueError as error:
         raise InputError(
-            f"{target.url}/{key} is not the metadata of an image ({brief(error, 150)}); write it again",
+            f"{url} is not the metadata of an image: {reason_of(error)}; get the image again, or repeat the command "
+            "that wrote it",
             code="damaged-metadata",
         ) from None
 

@@ -32,9 +32,15 @@ class RegionSums:
     ----------
     channels : int
         Number of channels.
+
+    Attributes
+    ----------
+    covered : int
+        All covered voxels, with a label or without.
     """
 
     def __init__(self, channels: int) -> None:
+        self.covered = 0
         self._rows: dict[int, int] = {}
         self._counts = np.zeros((_ROOM, 2, COUNTS), np.int64)
         self._values = np.zeros((_ROOM, 2, channels), np.int64)
@@ -46,6 +52,12 @@ class RegionSums:
     def ids(self) -> list[int]:
         """The labels that occur, ascending."""
         return sorted(self._rows)
+
+    @property
+    def voxels(self) -> tuple[int, int]:
+        """The voxels with a label, and the covered ones of them."""
+        counts = self._counts.sum(axis=(0, 1))
+        return int(counts[VOXELS]), int(counts[COVERED])
 
     def add(self, part: BlockSums) -> None:
         """Add the sums of a block."""

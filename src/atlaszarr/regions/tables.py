@@ -6,9 +6,10 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import printable
+from ..errors import InputError, brief, printable
 from ..terminology.terminology import Structure, Terminology
 
 if TYPE_CHECKING:
@@ -16,6 +17,97 @@ if TYPE_CHECKING:
 
 #: Characters of a name that are printed on a terminal of any width.
 _SHORTEST_NAME = 12
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a table are wanted, and in which order.
+
+    Attributes
+    ----------
+    regions : tuple of Structure
+        These in their order, or those within them if `depth` or `leaves` is given; empty for all.
+    depth : int or None
+        Structures at this depth of the tree; that of a root is 0.
+    leaves : bool
+        Structures with voxels, of whose parts none has voxels.
+    sort : str or None
+        Column by which the rows are sorted, the largest first, or a text from A to Z; the words of the printed table
+        are taken too: ``mm3``, a channel, and ``covered`` for the part that is covered.
+    top : int or None
+        The most rows, of those that are sorted.
+
+    Raises
+    ------
+    InputError
+        If `depth` or `top` is out of range, or `top` is given without `sort`.
+    """
+
+    regions: tuple[Structure, ...] = ()
+    depth: int | None = None
+    leaves: bool = False
+    sort: str | None = None
+    top: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.depth is not None and self.depth < 0:
+            raise InputError(f"depth {self.depth} must be at least 0, the depth of the root", code="out-of-range")
+        if self.top is not None and self.top < 1:
+            raise InputError(f"top {self.top} must be at least 1", code="out-of-range")
+        if self.top is not None and self.sort is None:
+            raise InputError(f"--top {self.top} needs an order; give --sort COLUMN too", code="missing-option")
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether parts follow the structure that they belong to."""
+        return self.sort is None and self.depth is None and not self.leaves
+
+    def of(self, table: pd.DataFrame, terminology: Terminology) -> pd.DataFrame:
+        """The rows of a table of `atlaszarr.region_volumes` or `atlaszarr.region_statistics` with a terminology.
+
+        Raises
+        ------
+        InputError
+            If there is no column `sort`.
+        """
+        import pandas as pd
+
+        regions = self.regions
+        if self.depth is not None or self.leaves:
+            regions = tuple(part for region in regions for part in terminology if region.id in part.path)
+        if regions:
+            table = table.loc[list(dict.fromkeys(region.id for region in regions))]
+        if self.depth is not None:
+            deep = {one.id for one in terminology if len(one.path) == self.depth + 1}
+            table = table[table.index.isin(deep)]
+        if self.leaves:
+            occurring = set(table.index[table["voxels"] > 0])
+            parents = {one.parent_id for one in terminology if one.id in occurring}
+            table = table[table.index.isin(occurring - parents)]
+        if self.sort is not None:
+            values = _values(table, self.sort)
+            is_text = not pd.api.types.is_numeric_dtype(values)
+            order = values.sort_values(ascending=is_text, kind="stable", na_position="last").index
+            table = table.loc[order[: self.top]]
+        return table
+
+    def bars(self, tables: Sequence[pd.DataFrame], terminology: Terminology) -> list[Structure]:
+        """The structures of a chart of selected tables; empty, for its own choice, if all are selected."""
+        if self.is_tree:
+            return list(self.regions)
+        wanted = {id for table in tables for id in table.index}
+        return [structure for structure in terminology if structure.id in wanted]
+
+
+def _values(table: pd.DataFrame, name: str) -> pd.Series:
+    """The values of a column, which may be named as in the printed table."""
+    if name == "covered" and name in table:
+        return table["covered"] / table["voxels"]
+    column = next((column for column in (name, f"mean_{name}", f"volume_{name}") if column in table), None)
+    if column is None:
+        columns = ", ".join(str(column) for column in table if "_direct" not in str(column))
+        raise InputError(f"there is no column {brief(name)} to sort by; choose from {columns}", code="unknown-column")
+    return table[column]
 
 
 def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
@@ -39,7 +131,7 @@ def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
     return "\n".join([*text, *_notes(table, len(table))])
 
 
-def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None) -> str:
+def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None, *, is_indented: bool = True) -> str:
     """A printed table of the structures with voxels, indented by depth, and of the labels without a structure.
 
     Parameters
@@ -49,6 +141,8 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
     terminology : Terminology
     width : int, optional
         Characters per line; longer names are cut, to 12 characters at least. Default: no limit.
+    is_indented : bool
+        Whether the rows are in the order of the tree.
     """
     volumes = ["volume_mm3", "volume_direct_mm3"]
     heads = ["mm3", "alone"]
@@ -57,11 +151,14 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
         heads += table.attrs["sides"]
     rows = table[table["voxels"] > 0]
     columns = [map(digits, rows[volume]) for volume in volumes]
-    printed = _printed(zip(_labels(rows, terminology), rows["name"], *columns, strict=True), heads, width)
+    labels = _labels(rows, terminology) if is_indented else rows["acronym"]
+    printed = _printed(zip(labels, rows["name"], *columns, strict=True), heads, width)
     return "\n".join([*printed, *_notes(table, len(rows))])
 
 
-def statistics_tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None) -> str:
+def statistics_tree(
+    table: pd.DataFrame, terminology: Terminology, width: int | None = None, *, is_indented: bool = True
+) -> str:
     """A printed table of what a volume shows in the structures with voxels, with their descendants.
 
     The columns are the volume, the part of it that is covered, the means of the channels, and density, intensity and
@@ -71,15 +168,16 @@ def statistics_tree(table: pd.DataFrame, terminology: Terminology, width: int | 
     ----------
     table : DataFrame
         From `atlaszarr.region_statistics` with the same terminology.
-    terminology, width
+    terminology, width, is_indented
         Same as in `tree`.
     """
     rows = table[table["voxels"] > 0]
     sides = ["", *(f"_{side}" for side in table.attrs.get("sides", ()))]
     known = [name for name in ("density", "intensity", "energy") if rows[name].notna().any()]
     means = [name for name in _channels(table) if name not in known]
+    labels = _labels(rows, terminology) if is_indented else rows["acronym"]
     entries = []
-    for label, (_, row) in zip(_labels(rows, terminology), rows.iterrows(), strict=True):
+    for label, (_, row) in zip(labels, rows.iterrows(), strict=True):
         for side in sides:
             names = ("", f"  {side[1:]}") if side else (label, row["name"])
             voxels = row[f"voxels{side}"]

@@ -43,13 +43,20 @@ def parse(body: bytes | str, deepest: int = DEEPEST, **hooks: Any) -> Any:
     """
     if len(body) > LARGEST:
         raise ValueError(f"it has {len(body)} bytes, and at most {LARGEST} are allowed")
-    text = body if isinstance(body, str) else body.decode()
+    try:
+        text = body if isinstance(body, str) else body.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not text in UTF-8: byte {error.start} is {body[error.start]:#04x}") from None
     nested = text.count("[") + text.count("{")
     if len(text) > MOST_VALUES and nested + text.count(",") > MOST_VALUES:
         raise ValueError(f"it has more than {MOST_VALUES} values")
     try:
         is_plain = not hooks and text[:1] in ("{", "[")
         document, end = _DECODER.raw_decode(text) if is_plain else (json.loads(text, **hooks), len(text))
+    except json.JSONDecodeError as error:
+        if not text[error.pos :].strip(_SPACE):
+            raise ValueError("it is empty" if not text.strip(_SPACE) else "it is cut off before its end") from None
+        raise ValueError(f"it is not JSON from line {error.lineno}, column {error.colno} on") from None
     except RecursionError:
         raise _too_deep(deepest) from None
     if end < len(text) and text[end:].strip(_SPACE):

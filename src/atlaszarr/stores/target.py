@@ -395,4 +395,5 @@ class Target:
                 raise
             connecting = not self._answered.is_set()
             raise as_error(error, f"cannot {verb} {self.url}", TargetError, connecting) from None
-        self._answered.set()
+        if not self._answered.is_set():  # 2 us less than to set it again
+            self._answered.set()

@@ -309,7 +309,8 @@ def _parsed(text: str, name: str) -> Any:
     except RecordError:
         raise
     except ValueError as error:
-        raise RecordError(f"{name} starts like JSON, but is not valid JSON: {error}", code="not-json") from None
+        message = f"{name} starts like JSON, but cannot be read: {error}; get it again"
+        raise RecordError(message, code="not-json") from None
 
 
 def _nodes_of_document(answer: Any, name: str) -> Any:

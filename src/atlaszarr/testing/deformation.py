@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import InputError
+from ..errors import InputError, brief
 
 Array = NDArray[np.float64]
 
@@ -56,8 +56,7 @@ class Deformation:
                 "one a field may fold",
                 code="invalid-value",
             )
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"seed {self.seed} is not between 0 and {LARGEST_SEED}", code="invalid-value")
+        validate_seed(self.seed)
 
     def waves(self, dataset_id: int) -> Array:
         """The waves of the field of a section dataset.
@@ -107,6 +106,12 @@ class Deformation:
                 for id in datasets
             },
         }
+
+
+def validate_seed(seed: int) -> None:
+    """Raise an InputError unless a seed is a whole number from 0 to `LARGEST_SEED`."""
+    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"seed {brief(seed)} is not a whole number from 0 to {LARGEST_SEED}", code="invalid-value")
 
 
 @lru_cache(maxsize=64)

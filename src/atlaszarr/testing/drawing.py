@@ -22,7 +22,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, brief
 from ..geometry.spaces import reference_space
 from ..transforms import apply, compose, tier_affine
 from .catalogue import Catalogue
@@ -123,13 +123,14 @@ class Painter:
     deformation : Deformation, optional
         How the tissue in the images is displaced from where their alignments put it.
     damage : Damage, optional
-        Of the sections, and the errors of their positions.
+        Of the sections, and the errors of their positions. Images in `pixels` have none.
 
     Raises
     ------
     InputError
         If `pixels` names an image that is not in the catalogue, or gives it no tier; if the damage is of a dataset or
-        an image that is not in the catalogue or has no alignment, or changes the contrast of a `Phantom`.
+        an image that is not in the catalogue, has no alignment or is in `pixels`, or changes the contrast of a
+        `Phantom`.
     """
 
     def __init__(
@@ -151,9 +152,9 @@ class Painter:
         shown = [part for part in (deformation, damage) if part is not None]
         self._phantom_text = repr((phantom, *shown)) if shown else repr(phantom)
         self.truth = lru_cache(maxsize=_SECTIONS)(self._truth)
+        self._pixels = {id: dict(tiers) for id, tiers in (pixels or {}).items()}
         self._refuse_damage()
         self._of_dataset = lru_cache(maxsize=_DATASETS)(phantom.of_dataset)
-        self._pixels = {id: dict(tiers) for id, tiers in (pixels or {}).items()}
         for id, tiers in self._pixels.items():
             if catalogue.image(id) is None or not tiers:
                 raise InputError(
@@ -245,7 +246,7 @@ class Painter:
         image = self.catalogue.image(image_id) or {}
         dataset = self.catalogue.dataset_of(image) or {}
         known = (dataset["id"], depth(image, dataset), self._deformation)
-        if self._damage is None:
+        if self._damage is None or image_id in self._pixels:
             return SectionTruth(*known)
         affines = self._affines(image_id, 0)
         assert affines is not None
@@ -262,8 +263,9 @@ class Painter:
             dataset["id"],
             image_id,
             apply(to_plane, np.divide(pixels, 2.0) - 0.5).tolist(),
-            np.linalg.solve(to_brain[:, :3], np.divide(reference_space(9).extent, 2.0) - to_brain[:, 3]).tolist(),
-            lambda random: point_with_tissue(random, pixels, to_plane, is_tissue).tolist(),
+            # Records of an emulator may have a singular matrix.
+            np.linalg.lstsq(to_brain[:, :3], np.divide(reference_space(9).extent, 2.0) - to_brain[:, 3])[0].tolist(),
+            lambda random, given: point_with_tissue(random, pixels, to_plane, is_tissue, given).tolist(),
         )
         return SectionTruth(*known, found)
 
@@ -271,15 +273,20 @@ class Painter:
         """Refuse damage of what is not drawn from the brain."""
         for rule in () if self._damage is None else self._damage.rules:
             if rule.image is not None or rule.dataset is not None:
-                of_dataset = self.catalogue.images_of(rule.dataset)
-                first = of_dataset[0] if of_dataset else None
-                image = first if rule.image is None else self.catalogue.image(rule.image)
-                is_other = rule.dataset is not None and (image or {}).get("data_set_id") != rule.dataset
-                if image is None or is_other or self._affines(image["id"], 0) is None:
+                image = None if rule.image is None else self.catalogue.image(rule.image)
+                images = self.catalogue.images_of(rule.dataset) if rule.image is None else [image or {}]
+                of_dataset = (one["id"] for one in images if rule.dataset in (None, one.get("data_set_id")) and one)
+                if all(self._affines(id, 0) is None for id in of_dataset):
                     raise InputError(
-                        f"damage of dataset {rule.dataset}, image {rule.image}: it is not served, or has no alignment",
+                        f"damage of dataset {brief(rule.dataset)}, image {brief(rule.image)}: it is not served, or has "
+                        "no alignment",
                         code="image-not-served",
                     )
+            if rule.image in self._pixels:
+                raise InputError(
+                    f"damage of image {rule.image}: its pixels are given, not drawn; leave out the rule",
+                    code="conflicting-options",
+                )
             if rule.do == "contrast":
                 self.phantom.with_contrast(rule.numbers.get("factor", 1.0))
 

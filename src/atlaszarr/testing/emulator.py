@@ -190,7 +190,7 @@ class Emulator:
         self._traffic.reset()
 
     def write_truth(self, path: str | os.PathLike[str]) -> None:
-        """Write what the sections of all aligned datasets show where to a JSON file.
+        """Write what all aligned sections show where to a JSON file.
 
         It has the fields of `Deformation.to_dict` if the sections are deformed, and if they are damaged the damage of
         each section image with its numbers, and the formula. Call it in the context.
@@ -199,10 +199,11 @@ class Emulator:
             raise InputError(
                 "the sections are not deformed or damaged; there is nothing to write", code="missing-option"
             )
-        datasets = self.catalogue.aligned_datasets()
+        aligned = (id for id in self.catalogue.image_ids() if self._painter.pixel_to_pir(id, 0) is not None)
+        images = {id: (self.catalogue.image(id) or {})["data_set_id"] for id in aligned}
+        datasets = list(dict.fromkeys(images.values()))
         document = {} if self.deformation is None else self.deformation.to_dict(datasets)
         if self.damage is not None:
-            images = [image["id"] for id in datasets for image in self.catalogue.images_of(id)]
             document["damage"] = {
                 "formula": FORMULA,
                 "seed": self.damage.seed,

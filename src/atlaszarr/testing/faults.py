@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import simplejpeg
 
-from ..errors import InputError
+from ..errors import InputError, brief
+from ..stores.documents import parse
 from .envelope import Answer
 
 #: The kinds of faults, each with its keys in addition to `match`, `times`, `after` and `do`.
@@ -91,7 +92,7 @@ class Rule:
         for name, value in asdict(self).items():
             if not _is_valid(name, value):
                 raise InputError(
-                    f"a fault of kind '{self.do}' cannot have {value!r} as its {name}", code="invalid-fault"
+                    f"a fault of kind '{self.do}' cannot have {brief(value)} as its {name}", code="invalid-fault"
                 )
 
     @classmethod
@@ -104,17 +105,19 @@ class Rule:
             If the rule is invalid.
         """
         if not isinstance(rule, Mapping):
-            raise InputError(f"a fault must be an object, not {rule!r}", code="invalid-fault")
+            raise InputError(f"a fault must be an object, not {brief(rule)}", code="invalid-fault")
         kind = str(rule.get("do"))
         _validate_kind(kind)
-        unknown = set(rule) - {"do", "match", "times", "after", *KINDS[kind]}
-        if unknown:
+        keys = ("match", "times", "after", *KINDS[kind])
+        if unknown := next((key for key in rule if key not in (*keys, "do")), None):
             raise InputError(
-                f"a fault of kind '{kind}' has no {', '.join(sorted(map(repr, unknown)))}", code="unknown-option"
+                f"a fault of kind '{kind}' has no {brief(unknown)}; it has {', '.join(keys)}", code="unknown-option"
             )
         match = match_of(rule, "fault", ("path",))
         if not isinstance(match.get("path", ""), str):
-            raise InputError(f"the path of a fault's match must be a text, not {match['path']!r}", code="invalid-fault")
+            raise InputError(
+                f"the path of a fault's match must be a text, not {brief(match['path'])}", code="invalid-fault"
+            )
         return cls(path=match.get("path", ""), **{key: value for key, value in rule.items() if key != "match"})
 
 
@@ -123,7 +126,7 @@ def match_of(rule: Mapping[str, Any], kind: str, keys: Sequence[str]) -> Mapping
     match = rule.get("match", {})
     if not isinstance(match, Mapping) or set(match) - set(keys):
         named = " or ".join(map(repr, keys))
-        raise InputError(f"a {kind}'s match must be an object with {named}, not {match!r}", code=f"invalid-{kind}")
+        raise InputError(f"a {kind}'s match must be an object with {named}, not {brief(match)}", code=f"invalid-{kind}")
     return match
 
 
@@ -170,11 +173,11 @@ def load_faults(path: str | Path) -> list[Rule]:
 def load_rules(path: str | Path, name: str, code: str) -> list[Any]:
     """A list from a JSON file, called by its name in messages; `code` is that of the error if it is no list."""
     try:
-        rules = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        rules = parse(Path(path).expanduser().read_bytes())
     except OSError as error:
         raise InputError(f"cannot read the {name} {path}: {error.strerror}", code="unreadable-file") from error
     except ValueError as error:
-        raise InputError(f"the {name} file {path} is not JSON: {error}", code="not-json") from error
+        raise InputError(f"the {name} file {path} is not JSON of rules: {error}", code="not-json") from error
     if not isinstance(rules, list):
         raise InputError(f"the {name} file {path} must be a list of objects", code=code)
     return rules
@@ -217,7 +220,7 @@ def apply_fault(rule: Rule, answer: Answer) -> Answer:
 
 def _validate_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise InputError(f"a fault cannot do {kind!r}; the kinds are {', '.join(KINDS)}", code="unknown-value")
+        raise InputError(f"a fault cannot do {brief(kind)}; the kinds are {', '.join(KINDS)}", code="unknown-value")
 
 
 def _is_valid(name: str, value: Any) -> bool:
@@ -229,7 +232,7 @@ def _is_valid(name: str, value: Any) -> bool:
         "after": whole and value >= 0,
         "status": whole and 200 <= value <= 599,
         "retry_after": value is None or (number and value >= 0),
-        "seconds": number and value >= 0,
+        "seconds": number and 0 <= value <= threading.TIMEOUT_MAX,
         "fraction": number and 0 <= value < 1,
         "width": whole and value >= 1,
         "height": whole and value >= 1,

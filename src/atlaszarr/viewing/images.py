@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import ome
+from ..engine.absent_chunks import AbsentChunks
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
 from ..engine.zarr_reader import StoredArray
@@ -208,6 +209,10 @@ class ViewedImage:
     def folders(self) -> dict[str, Target]:
         """The folders of the levels."""
         return {str(level): array.target for level, array in enumerate(self.arrays)}
+
+    def absent(self) -> dict[str, AbsentChunks]:
+        """The absent chunks of the levels, by the names of their folders."""
+        return {str(level): array.absent for level, array in enumerate(self.arrays)}
 
     def channels(self) -> tuple[Channel, ...]:
         """How the channels are drawn: by ``omero``, or else in red, green and blue, or grey."""

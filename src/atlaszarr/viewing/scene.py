@@ -21,6 +21,7 @@ from ..assets.names import PRECOMPUTED, TEMPLATE
 from ..engine.label_index import index_of
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
+from ..engine.zarr_reader import parse_document
 from ..errors import AtlaszarrWarning, InputError, brief
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, direction
 from ..regions.annotation import annotation_of
@@ -211,7 +212,7 @@ def _volume_layers(target: Target, image: ViewedImage, serve: _Serve) -> list[An
 
 
 def _served(image: ViewedImage, serve: _Serve) -> str:
-    return serve(Source(image.documents(), image.folders()))
+    return serve(Source(image.documents(), image.folders(), image.absent()))
 
 
 def _sections(target: Target) -> list[ViewedImage]:
@@ -248,13 +249,7 @@ def _sections(target: Target) -> list[ViewedImage]:
 
 def _section(key: str, target: Target, body: bytes | None) -> ViewedImage:
     """The image of a section, given the document of its group."""
-    try:
-        document = parse_object(body or b"{}")
-    except ValueError as error:
-        raise InputError(
-            f"{target.url}/{key} is not the metadata of an image ({brief(error, 150)}); write it again",
-            code="damaged-metadata",
-        ) from None
+    document = parse_document(body or b"{}", f"{target.url}/{key}")
     attributes = document.get("attributes", document)
     return ViewedImage.of(StoredImage.of(target, attributes if isinstance(attributes, dict) else {}))
 

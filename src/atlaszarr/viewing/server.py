@@ -11,6 +11,7 @@ import hmac
 import os
 import re
 import socket
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +24,8 @@ import neuroglancer.viewer_base
 import tornado.iostream
 import tornado.web
 
-from ..errors import AtlaszarrError, InputError
+from ..engine.absent_chunks import AbsentChunks
+from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
 from ..stores.target import Target
 
 _HOST = "127.0.0.1"
@@ -59,10 +61,13 @@ class Source:
         Objects in memory by their keys.
     folders : mapping of str to Target
         Targets by the first part of the keys of their objects.
+    absent : mapping of str to AbsentChunks
+        The absent chunks of the targets that are arrays, by the same parts.
     """
 
     documents: Mapping[str, bytes] = field(default_factory=dict)
     folders: Mapping[str, Target] = field(default_factory=dict)
+    absent: Mapping[str, AbsentChunks] = field(default_factory=dict)
 
     def find(self, key: str) -> bytes | tuple[Target, str] | None:
         """A document, or a target and the key in it; None for what is not served."""
@@ -71,6 +76,13 @@ class Source:
         folder, _, inner = key.partition("/")
         target = self.folders.get(folder)
         return None if target is None or not _is_inside(target, inner) else (target, inner)
+
+    def warn_of_loss(self, key: str) -> None:
+        """Warn, once for each array, if an object that is not found is lost: an empty chunk is never written."""
+        folder, _, inner = key.partition("/")
+        if folder in self.absent and (text := self.absent[folder].first_loss(inner)) is not None:
+            text += "; what they hold is drawn as background; repeat the command that wrote them to repair it"
+            warnings.warn(text, AtlaszarrWarning, stacklevel=2)
 
 
 class ViewServer:
@@ -155,28 +167,31 @@ class _DataHandler(tornado.web.RequestHandler):
         await self._answer(token, number, key)
 
     async def _answer(self, token: str, number: str, key: str) -> None:
-        found = None
+        source = Source()
         if hmac.compare_digest(token, self._token) and int(number) < len(self._sources):
-            found = self._sources[int(number)].find(key)
-        if found is None:
+            source = self._sources[int(number)]
+        if (found := source.find(key)) is None:
             self._refuse(404)
             return
         async with self._slots.get():
             try:
-                await self._send(found)
+                if not await self._send(found):
+                    await asyncio.get_running_loop().run_in_executor(self._pool, source.warn_of_loss, key)
+                    self._refuse(404)
             except AtlaszarrError as error:
                 self._refuse(413 if error.code == "file-too-large" else 502, str(error))
             except (TimeoutError, tornado.iostream.StreamClosedError):
                 if self.request.connection is not None:
                     self.request.connection.close()  # type: ignore[attr-defined]
 
-    async def _send(self, found: bytes | tuple[Target, str]) -> None:
+    async def _send(self, found: bytes | tuple[Target, str]) -> bool:
+        """Send a document or an object, or its range; False if it is missing."""
         asked = _RANGE.fullmatch(self.request.headers.get("Range", ""))
         start, stop = (int(asked[1]), int(asked[2]) + 1 if asked[2] else None) if asked else (0, None)
         body, size = await self._read(found, start, stop, whole=asked is None)
         if body is None:
-            self._refuse(404)
-        elif self.request.method == "HEAD":
+            return False
+        if self.request.method == "HEAD":
             self.set_header("Content-Length", size)
             self.finish()
         elif asked and start >= size:
@@ -187,6 +202,7 @@ class _DataHandler(tornado.web.RequestHandler):
                 self.set_status(206)
                 self.set_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{size}")
             await asyncio.wait_for(self.finish(body), _PATIENCE)
+        return True
 
     async def _read(
         self, found: bytes | tuple[Target, str], start: int, stop: int | None, whole: bool

@@ -581,7 +581,7 @@ def test_the_command_ends_with_a_command_that_measures_the_regions(sources, tmp_
     graph = tmp_path / "graph.json"
     graph.write_text(json.dumps({"success": True, "msg": GRAPH}))
     target = tmp_path / "an atlas"
-    arguments = ["atlas", target, "--annotation", sources["annotation"], "--ontology", graph, "--name", "tiny"]
+    arguments = ["atlas", target, "--annotation", sources["annotation"], "--terminology", graph, "--name", "tiny"]
     ran = command(*arguments, "--version", "1")
     assert (ran.code, ran.out.splitlines()[0]) == (0, f"built: {target / SET / 'annotation.ome.zarr'}")
     program, *rest = shlex.split(ran.out.splitlines()[-1].removeprefix("open it with: "))

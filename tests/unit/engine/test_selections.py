@@ -3,6 +3,7 @@
 import pickle
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -10,10 +11,13 @@ import pytest
 import zarr
 
 from atlaszarr.engine.inputs import identity_of, opened, readable
+from atlaszarr.engine.kept import Kept
 from atlaszarr.engine.selections import StoredPart
 from atlaszarr.engine.zarr_reader import StoredArray
-from atlaszarr.errors import AtlaszarrWarning
+from atlaszarr.errors import AtlaszarrWarning, InputError
 from atlaszarr.writing import write_multiscales
+from codes import raises
+from little_memory import little_memory
 
 SHAPE = (2, 20, 30, 40)
 
@@ -103,6 +107,40 @@ def test_a_slice_that_does_not_match_the_blocks_reads_each_chunk_once(stored, tm
     assert len(read) == 3 * 4 * 5
     written = zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")
     np.testing.assert_array_equal(written[:], stored[:][:, 1:-1, 3:, ::-2])
+
+
+def test_slices_of_several_arrays_have_one_limit_and_their_own_chunks(stored, tmp_path):
+    other = zarr.create_array(tmp_path / "other", shape=SHAPE, chunks=(2, 8, 8, 8), dtype="u2")
+    other[:] = stored[:][:, ::-1]
+    chunk = 2 * 8**3 * 2
+    kept = Kept(3 * chunk, 0)
+    parts = [replace(readable(da.from_zarr(array)[:, 1:-1, 3:]), kept=kept) for array in (stored, other)]
+    boxes = [np.s_[:, z : z + 4, :5, x : x + 4] for z in (0, 4, 8) for x in (0, 4, 8, 12)]
+    for box in boxes * 2:
+        for part, array in zip(parts, (stored, other), strict=True):
+            np.testing.assert_array_equal(part[box], array[:, 1:-1, 3:][box])
+    units = [(part.stored.target.url, unit) for part in parts for unit in part.stored.units]
+    assert len(kept.get(units)) == 3
+    one, two = pickle.loads(pickle.dumps(parts))
+    assert one.kept is two.kept
+
+
+def test_what_is_known_of_a_chunk_that_was_read_is_small():
+    kept = Kept(1000, 0)
+    with little_memory(2_000_000):
+        for k in range(10_000):
+            with kept.making(("chunk", k)):
+                kept.add({("chunk", k): np.zeros(500, "u1")})
+
+
+def test_a_slice_of_a_source_that_changed_is_another_image(stored, tmp_path):
+    part = da.from_zarr(stored)[:, 3:]
+    write_multiscales(part, tmp_path / "out", chunk=8, levels=1)
+    stored[:] = stored[:] // 2 + 1
+    with raises(InputError, "different-options"):
+        write_multiscales(part, tmp_path / "out", chunk=8, levels=1)
+    write_multiscales(part, tmp_path / "out", chunk=8, levels=1, overwrite=True)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out/0", mode="r")[:], stored[:][:, 3:])
 
 
 def test_a_pickled_slice_is_read_as_before(stored):

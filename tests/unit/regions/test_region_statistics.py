@@ -283,7 +283,8 @@ def test_columns_have_the_same_types_in_every_table(written, tmp_path, terminolo
     empty = np.zeros((3, 20, 20, 20), np.uint8)
     write(tmp_path, empty, np.zeros((20, 20, 20), np.uint32))
     write_labels(tmp_path)
-    found = measured(tmp_path, terminology)
+    with pytest.warns(AtlaszarrWarning, match=r"no section covers any of the 4,000 voxels with a label"):
+        found = measured(tmp_path, terminology)
     assert (found.dtypes == table.dtypes).all()
     assert (found["covered"] == 0).all()
     assert found["mean_channel_0"].isna().all()
@@ -324,3 +325,44 @@ def test_blocks_are_whole_chunks_and_bounded(chunks, most, expected):
     lengths = largest_unit(arrays, most)
     assert lengths == expected
     assert np.prod(lengths) <= most
+
+
+def hemisphere(low):
+    """Labels and sections of the whole height, on one side of x each."""
+    values, covered = np.zeros((20, 20, 20), np.uint32), np.zeros((20, 20, 20), np.uint32)
+    values[:, :, 12:], covered[:, :, low:] = 3, 7
+    return values, covered
+
+
+@pytest.mark.parametrize(("low", "covered"), [(0, 8000), (12, 3200)])
+def test_a_volume_that_fits_its_annotation_is_measured_without_a_warning(tmp_path, terminology, low, covered):
+    values, sections = hemisphere(low)
+    write(tmp_path, section=sections)
+    write_labels(tmp_path, values)
+    assert np.count_nonzero(sections) == covered
+    assert measured(tmp_path, terminology).loc[3, "covered"] == 3200
+
+
+@pytest.mark.parametrize("chunk", [2, 20])
+def test_a_warning_says_which_parts_of_volume_and_annotation_overlap(tmp_path, terminology, chunk):
+    values = np.zeros((20, 20, 20), np.uint32)
+    values[:, :, 18:] = 3
+    sections = np.zeros((20, 20, 20), np.uint32)
+    sections[:, :10] = 7
+    write(tmp_path, section=sections, chunk=chunk)
+    write_labels(tmp_path, values, chunk=chunk)
+    words = (
+        r"400 of 4,000 \(10 %\) covered voxels have a label, and 400 of 800 \(50 %\) voxels with a label are covered"
+    )
+    with pytest.warns(AtlaszarrWarning, match=words):
+        found = measured(tmp_path, terminology)
+    assert found.loc[3, "covered"] == 400
+
+
+def test_in_an_image_without_sections_all_voxels_are_covered_also_where_no_label_is(tmp_path, terminology):
+    values = np.zeros((20, 20, 20), np.uint32)
+    values[:2, :2, :2] = 3
+    write(tmp_path, section=False)
+    write_labels(tmp_path, values)
+    with pytest.warns(AtlaszarrWarning, match=r"8 of 8,000 \(0\.1 %\) covered voxels have a label"):
+        measured(tmp_path, terminology)

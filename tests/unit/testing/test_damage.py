@@ -232,6 +232,14 @@ def test_a_drawn_hole_lies_in_tissue(seed):
     assert 200 <= hole.numbers["radius_x"] <= 600
 
 
+@pytest.mark.parametrize(("name", "value"), [("x", X + 2500.0), ("y", Y - 1500.0)])
+def test_a_coordinate_that_is_given_is_kept_and_the_other_one_is_found_in_tissue(name, value):
+    for seed in range(8):
+        (hole,) = painter({"do": "hole", name: value}, seed=seed).truth(IMAGE).damage
+        assert hole.numbers[name] == value
+        assert BRAIN.labels(brain_at(np.array([hole.numbers["x"], hole.numbers["y"]]))) > 0
+
+
 def test_a_part_of_a_damaged_section_is_that_of_the_whole():
     whole = painter({"do": "tear"}, {"do": "fold"}, seed=2)
     picture = whole.draw(RECORD, Drawing(5), (0, 0), plane(5).shape[:2])
@@ -281,6 +289,11 @@ def test_the_written_truth_has_the_numbers_of_every_section(tmp_path):
         ({"do": "hole", "match": {"dataset": 5}}, "image-not-served", "dataset 5"),
         ({"do": "hole", "match": {"dataset": 69289763, "image": IMAGE}}, "image-not-served", f"image {IMAGE}"),
         ({"do": "hole", "match": {"image": 101321610}}, "image-not-served", "101321610"),
+        ({"do": "hole", "match": {"image": 10**400}}, "image-not-served", "more than 60 digits"),
+        ({"do": "hole", "x": 10**400}, "invalid-damage", "more than 60 digits as its x"),
+        ({"do": "hole", "x": list(range(10**5))}, "invalid-damage", "[0, 1, 2, 3, 4, 5, ...] as its x"),
+        ({"do": "hole", "k" * 10**5: 1}, "unknown-option", "kkk"),
+        ({"do": "h" * 10**5}, "unknown-value", "hhh"),
     ],
 )
 def test_damage_that_is_not_possible_is_one_sentence(rule, code, word):
@@ -288,11 +301,68 @@ def test_damage_that_is_not_possible_is_one_sentence(rule, code, word):
         painter(rule)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", 2**53 + 1])
+@pytest.mark.parametrize("of", [lambda seed: Damage([], seed=seed), lambda seed: Deformation(9, seed)])
+def test_a_seed_that_is_no_whole_number_within_limits_is_refused(of, seed):
+    with raises(InputError, "invalid-value"):
+        of(seed)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, "[" * 200 + "]" * 200, "[{]", "\ufeff[]", "[1" + "0" * 5000 + "]"])
+def test_a_file_that_is_not_json_or_too_deep_is_refused(tmp_path, text):
+    (tmp_path / "damage.json").write_text(text)
+    with raises(InputError, "not-json"):
+        Damage.load(tmp_path / "damage.json")
+
+
+def test_many_folds_take_no_longer_than_their_layers():
+    folds = [{"do": "fold", "x": 1e5 - 10 * k, "y": Y, "direction": 0, "width": 1, "length": 1} for k in range(60)]
+    at = plane(6)
+    assert not truth(*folds).missing(at).any()
+    assert not truth(*folds).folded(at).any()
+    # Three folds across one another: eight layers where they meet.
+    across = [{"do": "fold", "x": X, "y": Y, "direction": 40 * k, "width": 500, "length": 9000} for k in range(3)]
+
+    def layers(layer):
+        return 1 + sum(layers(below) for _, below in layer.below)
+
+    assert layers(truth(*across).shown(at)) == 8
+
+
+def test_an_image_with_given_pixels_has_no_damage():
+    given = {IMAGE: {5: np.zeros((RECORD["height"] >> 5, RECORD["width"] >> 5, 3), np.uint8)}}
+    with raises(InputError, "conflicting-options"):
+        Painter(CATALOGUE, BrainPhantom(), given, damage=Damage([{"match": {"image": IMAGE}, "do": "hole"}]))
+    other = Painter(CATALOGUE, BrainPhantom(), given, damage=Damage([{"match": {"dataset": DATASET}, "do": "hole"}]))
+    assert [len(other.truth(id).damage) for id in (IMAGE, IMAGES[0])] == [0, 1]
+
+
+def test_images_without_alignment_have_no_truth_and_do_not_hide_others(tmp_path):
+    first, *others = CATALOGUE.images_of(DATASET)
+    records = [CATALOGUE.dataset(DATASET)], [{**first, "alignment2d": None}, *others]
+    emulator = Emulator(
+        *records, phantom=BrainPhantom(), damage=Damage([{"match": {"dataset": DATASET}, "do": "tear"}])
+    )
+    emulator.write_truth(tmp_path / "truth.json")
+    sections = json.loads((tmp_path / "truth.json").read_text())["damage"]["sections"]
+    assert set(sections) == {str(image["id"]) for image in others}
+    with raises(InputError, "image-not-served"):
+        Painter(emulator.catalogue, BrainPhantom(), damage=Damage([{"match": {"image": first["id"]}, "do": "tear"}]))
+
+
+def test_a_dataset_with_a_singular_matrix_can_be_damaged():
+    record = CATALOGUE.dataset(DATASET)
+    flat = {key: 0.0 if key.startswith("tvr") else value for key, value in record["alignment3d"].items()}
+    catalogue = Catalogue([{**record, "alignment3d": flat}], CATALOGUE.images_of(DATASET))
+    damaged = Painter(catalogue, BrainPhantom(), damage=Damage([{"do": "hole"}, {"do": "rotation"}]))
+    assert np.isfinite(list(damaged.truth(IMAGE).damage[1].numbers.values())).all()
+    assert damaged.jpeg(IMAGE, Drawing(6))
 
 
 def test_other_wrong_use_is_refused():
-    with raises(InputError, "invalid-value"):
-        Damage([], seed=-1)
     with raises(InputError, "unsupported-damage"):
         Painter(CATALOGUE, default_phantom(), damage=Damage([{"do": "contrast"}]))
     with raises(InputError, "image-not-served"):
