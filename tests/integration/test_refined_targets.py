@@ -245,6 +245,15 @@ def test_sections_are_iterated_at_their_corrected_places(client, dataset, ids, f
     assert moved[ids[5]].displacement != alignment
 
 
+def test_written_displacements_are_those_of_the_fields(client, dataset, ids, fields, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    assert build(dataset, target, fields=fields, client=client, displacement=True, **FLAT).ok
+    sections = {s.image_id: s for s in iter_sections(dataset, resolution=100, client=client, fields=fields)}
+    for id in (ids[0], ids[-1]):
+        written = Displacement.load(target / table(target)[id]["path"] / "displacement").coordinates()
+        np.testing.assert_allclose(written, sections[id].displacement.coordinates(), atol=1e-6)
+
+
 def test_own_fields_are_built_as_they_are_opened(client, dataset, ids, tmp_path):
     opened = open_sections(dataset, 100, client=client)
     fields = {}

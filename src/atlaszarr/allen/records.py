@@ -76,7 +76,8 @@ class Section:
     section_number : int
         Position in the stack of sections cut, whether sampled or not.
     depth : float
-        Section number times section thickness, in um: the third coordinate of the 3-D alignment.
+        Section number times section thickness, in um: the third coordinate of the 3-D alignment. Refined fields correct
+        it, see `atlaszarr.sections.fields.SectionFields.corrected`.
     x, y : int
         Corner of the image on its slide, in full-resolution pixels: the origin of the 2-D alignment.
     width, height : int
