@@ -27,7 +27,7 @@ mine = atlaszarr.Displacement.from_deltas(-8 * bulge, 5 * bulge)  # in pixels of
 # %%
 # Each field is composed after the alignment, and every section is sampled once, from its image.
 fields = {image_id: alignment.compose(mine) for image_id, _, _, _, alignment in atlaszarr.iter_sections(affine)}
-deformed = atlaszarr.open_sections(dataset, resolution=100, displacement=fields).isel(section=slice(6, 10))
+deformed = atlaszarr.open_sections(dataset, resolution=100, fields=fields).isel(section=slice(6, 10))
 print(write_multiscales(deformed, target).state, target)
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .regions.volumes import region_mask, region_volumes
     from .sections.lazy_sections import iter_sections, open_sections
     from .sections.lazy_volume import open_volume
+    from .sections.refined import RefinedFields
     from .terminology.terminology import Terminology
     from .verification import verify
     from .viewing import view
@@ -34,6 +35,7 @@ _HOMES = {
     "Displacement": ".displacement.displacement",
     "Grid": ".geometry.grid",
     "ReferenceSpace": ".geometry.spaces",
+    "RefinedFields": ".sections.refined",
     "Section": ".allen.records",
     "SectionDataset": ".allen.records",
     "Terminology": ".terminology.terminology",
@@ -60,6 +62,7 @@ __all__ = [
     "Displacement",
     "Grid",
     "ReferenceSpace",
+    "RefinedFields",
     "Section",
     "SectionDataset",
     "Terminology",

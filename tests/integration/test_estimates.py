@@ -162,6 +162,7 @@ def test_the_command_plan_estimates_a_selection(client, command, tmp_path):
         ((), "no section datasets are chosen"),
         (("--gene", "x", "5"), "--gene selects several section datasets"),
         (("--displacement",), "--displacement is not supported for an estimate"),
+        (("--fields", "x"), "--fields is not supported for an estimate"),
         (("--catalogue", "nowhere"), "is not a finished catalogue"),
     ],
     ids=str,

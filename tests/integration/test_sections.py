@@ -239,13 +239,13 @@ def test_a_given_field_replaces_the_affine_one(client):
     first, other = (section_at(opened, k) for k in (30, 31))
     rows, columns = first.displacement.shape
     moved = first.displacement.compose(Displacement.from_affine((rows, columns), [[1, 0, 5], [0, 1, -3]]))
-    again = open_sections(CORONAL, 50, client=client, displacement={first.image_id: moved})
+    again = open_sections(CORONAL, 50, client=client, fields={first.image_id: moved})
     pixels, before = again.image.isel(section=30).values, opened.image.isel(section=30).values
     np.testing.assert_array_equal(pixels[3:, :-5], before[:-3, 5:])
     assert section_at(again, 30).displacement == moved
     assert section_at(again, 31).displacement == other.displacement
     bent = Displacement.from_coordinates(first.displacement.x + 2.0, first.displacement.y)
-    field = open_sections(CORONAL, 50, client=client, displacement={first.image_id: bent}).isel(section=30)
+    field = open_sections(CORONAL, 50, client=client, fields={first.image_id: bent}).isel(section=30)
     expected = bent.warp(first.image, border="replicate")
     inside = field.image.values.any(axis=-1)
     np.testing.assert_array_equal(field.image.values[inside], expected[inside])
@@ -330,12 +330,13 @@ def test_a_missing_image_is_an_error_that_names_it(serve, connect, records):
         ({"space": "native"}, "removed-option", "--mirror"),
         ({"resoluton": 25}, "unknown-option", "resoluton"),
         ({"levels": 3}, "unknown-option", "'levels'"),
-        ({"displacement": {1: Displacement.identity((80, 132))}}, "unknown-section", "section image 1,"),
-        ({"displacement": {69177654: Displacement.identity((80, 100))}}, "shape-mismatch", "80 x 100"),
-        ({"displacement": {69177654: np.zeros((80, 132))}}, "wrong-type", "ndarray"),
-        ({"displacement": {"a": Displacement.identity((80, 132)), 1: None}}, "unknown-section", "section image 1,"),
-        ({"displacement": Displacement.identity((80, 132))}, "wrong-type", "type Displacement"),
-        ({"displacement": True}, "wrong-type", "type bool"),
+        ({"fields": {1: Displacement.identity((80, 132))}}, "unknown-section", "section image 1,"),
+        ({"fields": {69177654: Displacement.identity((80, 100))}}, "shape-mismatch", "80 x 100"),
+        ({"fields": {69177654: np.zeros((80, 132))}}, "wrong-type", "ndarray"),
+        ({"fields": {"a": Displacement.identity((80, 132)), 1: None}}, "unknown-section", "section image 1,"),
+        ({"fields": Displacement.identity((80, 132))}, "wrong-type", "type Displacement"),
+        ({"fields": True}, "wrong-type", "type bool"),
+        ({"displacement": {69177654: Displacement.identity((80, 132))}}, "removed-option", "to fields"),
     ],
 )
 def test_wrong_options_are_refused_before_any_image_is_fetched(emulator, client, options, code, named):

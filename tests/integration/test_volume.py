@@ -136,7 +136,7 @@ def plane_of_a_section(section, dataset, downsample, shape, resolution):
 def test_the_fields_of_parallel_sections_agree_with_the_alignment_within_a_grey_level(client):
     dataset = client.section_dataset(DATASET)
     fields = {s.image_id: plane_of_a_section(s, dataset, 5, (80, 114), 100) for s in dataset.sections}
-    own = open_volume(dataset, 100, client=client, downsample=5, displacement=fields).compute()
+    own = open_volume(dataset, 100, client=client, downsample=5, displacement=True, fields=fields).compute()
     aligned = open_volume(dataset, 100, client=client, downsample=5, displacement=True).compute()
     both = (own.section > 0) & (aligned.section > 0)
     assert (own.section == aligned.section).where(both).sum() == both.sum()
@@ -153,7 +153,7 @@ def test_a_volume_with_the_fields_of_planes_has_the_same_pixels(client, id):
     planes = section_planes(align_sections(dataset, 200), interpolation="lanczos")
     ids = [section.image_id for section in planes.imaged.sections]
     fields = dict(zip(ids, planes.displacements, strict=True))
-    volume = open_volume(dataset, 200, client=client, interpolation="lanczos", displacement=fields).compute()
+    volume = open_volume(dataset, 200, client=client, interpolation="lanczos", fields=fields).compute()
     height, width = planes.shape
     compared = 0
     for position in range(2, len(ids), 9):
@@ -185,7 +185,7 @@ def test_a_field_that_shifts_moves_the_image_by_the_same_distance(client):
             100,
             client=client,
             downsample=5,
-            displacement=dict.fromkeys([s.image_id for s in dataset.sections], Displacement.from_affine((80, 114), a)),
+            fields=dict.fromkeys([s.image_id for s in dataset.sections], Displacement.from_affine((80, 114), a)),
         )
         for a in (affine, moved)
     )
@@ -202,7 +202,7 @@ def test_an_image_with_a_field_of_nan_is_not_fetched(emulator, client):
     dataset = client.section_dataset(DATASET)
     nowhere = Displacement.from_coordinates(*np.full((2, 40, 57), np.nan))
     hidden = [s.image_id for s in dataset.sections[20:25]]
-    volume = open_volume(dataset, 200, client=client, displacement=dict.fromkeys(hidden, nowhere))
+    volume = open_volume(dataset, 200, client=client, fields=dict.fromkeys(hidden, nowhere))
     assert not np.isin(hidden, volume.section).any()
     requested = requested_images(emulator)
     assert len(requested) > 50
@@ -216,9 +216,7 @@ def test_chunks_of_any_size_have_the_same_values_with_fields(client):
         s.image_id: Displacement.from_coordinates(*rng.uniform(-20, 400, (2, 40, 57))) for s in dataset.sections[::3]
     }
     small, large = (
-        open_volume(
-            dataset, 200, "linear", client=client, interpolation="cubic", chunk=chunk, displacement=fields
-        ).compute()
+        open_volume(dataset, 200, "linear", client=client, interpolation="cubic", chunk=chunk, fields=fields).compute()
         for chunk in (10, 64)
     )
     assert small.equals(large)
@@ -227,7 +225,7 @@ def test_chunks_of_any_size_have_the_same_values_with_fields(client):
 def test_a_volume_with_fields_can_be_sent_to_another_process(client):
     dataset = client.section_dataset(DATASET)
     fields = {s.image_id: plane_of_a_section(s, dataset, 6, (40, 57), 200) for s in dataset.sections}
-    volume = open_volume(dataset, 200, client=client, downsample=6, displacement=fields)
+    volume = open_volume(dataset, 200, client=client, downsample=6, fields=fields)
     sent = pickle.loads(pickle.dumps(volume))
     assert sent.compute().equals(volume.compute())
 
@@ -235,17 +233,20 @@ def test_a_volume_with_fields_can_be_sent_to_another_process(client):
 def test_a_field_of_a_section_of_another_dataset_is_refused_before_images_are_fetched(emulator, client):
     foreign = client.section_dataset(69289763).sections[0].image_id
     with raises(InputError, "unknown-section") as caught:
-        open_volume(DATASET, 200, client=client, displacement={foreign: Displacement.identity((40, 57))})
+        open_volume(DATASET, 200, client=client, fields={foreign: Displacement.identity((40, 57))})
     assert str(foreign) in str(caught.value)
     with raises(InputError, "shape-mismatch") as caught:
-        open_volume(69289763, 200, client=client, displacement={foreign: Displacement.identity((40, 57))})
+        open_volume(69289763, 200, client=client, fields={foreign: Displacement.identity((40, 57))})
     assert "40 x 57" in str(caught.value)
     assert requested_images(emulator) == []
 
 
 def test_fields_that_are_not_by_section_are_refused(client):
     with raises(InputError, "wrong-type"):
-        open_volume(DATASET, 200, client=client, displacement=Displacement.identity((40, 57)))
+        open_volume(DATASET, 200, client=client, fields=Displacement.identity((40, 57)))
+    with raises(InputError, "wrong-type") as caught:
+        open_volume(DATASET, 200, client=client, displacement={69177654: Displacement.identity((40, 57))})
+    assert "to `fields`" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -5,39 +5,17 @@ These tests use neither: they read the matrices from the recorded figures, multi
 with the arrays that zarr reads from the target.
 """
 
-import csv
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
+from closed_form import figures, misplacement
+
 CORONAL, SAGITTAL = 74272479, 69289763
 #: The 200 um expression energy of 69289763 as the Allen Institute serves it.
 ENERGY = Path(__file__).parents[3] / "shared/data/expression/energy.raw"
-
-
-def figures(dataset):
-    """(trv, tvr, thickness, {image id: section number}) from the recorded figures."""
-    folder = files("atlaszarr.testing") / "figures"
-
-    def rows(name):
-        lines = (folder / name).read_text().splitlines()
-        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
-
-    record = next(row for row in rows("section_datasets.csv") if int(row["id"]) == dataset)
-
-    def matrix(name):
-        linear = [float(record[f"{name}_{k:02d}"]) for k in range(9)]
-        return np.reshape(linear, (3, 3)), np.array([float(record[f"{name}_{k:02d}"]) for k in range(9, 12)])
-
-    numbers = {
-        int(row["id"]): int(row["section_number"])
-        for row in rows("section_images.csv")
-        if int(row["data_set_id"]) == dataset
-    }
-    return matrix("trv"), matrix("tvr"), float(record["section_thickness"]), numbers
 
 
 @pytest.fixture
@@ -75,11 +53,6 @@ def compare(phantom, volume, dataset, resolution, at_section_plane):
     values = image[(slice(None), *index[inside].T)].T.astype(float)
     gradient = np.stack([phantom.rgb(at[inside] + d) - phantom.rgb(at[inside] - d) for d in np.eye(3)], -1) / 2
     return values - phantom.rgb(at[inside]), gradient
-
-
-def misplacement(difference, gradient):
-    """The least-squares fit of a shift (p, i, r) in um to the differences."""
-    return np.linalg.lstsq(gradient.reshape(-1, 3), difference.reshape(-1), rcond=None)[0]
 
 
 # Measured mean absolute errors, in grey levels (red, green, blue). The bound allows for other JPEG libraries.

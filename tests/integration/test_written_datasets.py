@@ -539,7 +539,7 @@ def test_fields_of_the_user_are_kept(allen, tmp_path):
     id = int(first.image_id[9])
     rows, columns = 132, 80  # of the plane (p, i)
     shifted = Displacement.from_affine((columns, rows), [[8.0, 0.0, 50.0], [0.0, 8.0, 40.0]])
-    opened = open_sections(SAGITTAL, client=allen, displacement={id: shifted}, **FLAT)
+    opened = open_sections(SAGITTAL, client=allen, fields={id: shifted}, **FLAT)
     write_multiscales(opened, tmp_path / "x")
     written = levels(tmp_path / "x/9")[0]
     np.testing.assert_array_equal(written[..., 0].transpose(0, 2, 1), np.moveaxis(opened.image[9].values, -1, 0))

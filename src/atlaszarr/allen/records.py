@@ -76,7 +76,8 @@ class Section:
     section_number : int
         Position in the stack of sections cut, whether sampled or not.
     depth : float
-        Section number times section thickness, in um: the third coordinate of the 3-D alignment.
+        Section number times section thickness, in um: the third coordinate of the 3-D alignment. Refined fields correct
+        it, see `atlaszarr.sections.fields.SectionFields.corrected`.
     x, y : int
         Corner of the image on its slide, in full-resolution pixels: the origin of the 2-D alignment.
     width, height : int
@@ -255,7 +256,7 @@ class SectionDataset:
     @property
     def step(self) -> int:
         """The most common step between neighbouring section numbers (the smallest one on a tie)."""
-        steps = Counter(b.section_number - a.section_number for a, b in pairwise(self.sections))
+        steps = Counter(b - a for a, b in pairwise(self._numbers))
         return max(steps, key=lambda step: (steps[step], -step), default=1)
 
     @property
@@ -268,9 +269,14 @@ class SectionDataset:
         """Section numbers that a regular sampling would have and the dataset does not."""
         step = self.step
         missing: list[int] = []
-        for a, b in pairwise(self.sections):
-            missing.extend(range(a.section_number + step, b.section_number - step // 2, step))
+        for a, b in pairwise(self._numbers):
+            missing.extend(range(a + step, b - step // 2, step))
         return tuple(missing)
+
+    @property
+    def _numbers(self) -> list[int]:
+        """The section numbers in the order in which the sections were cut, whatever their depths."""
+        return sorted(section.section_number for section in self.sections)
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as a dict that JSON can hold; `slide` of a section only if it has one."""

@@ -14,6 +14,7 @@ from .options import (
     CATALOGUE,
     CRITERIA,
     DATASETS,
+    FIELDS,
     FORMAT,
     IMAGES,
     MIRROR,
@@ -98,12 +99,13 @@ BUILD = (
         help="Register the target as a template of this atlas of --layout assets: ROOT/atlases/NAME/VERSION, without "
         "a version the newest, or ROOT if it holds one.",
     ),
+    FIELDS,
     WORKERS,
 )
 
 
 #: Options of `build` that an estimate of many section datasets does not know.
-_UNESTIMATED = ("atlas", "detection_xy", "displacement", "plane")
+_UNESTIMATED = ("atlas", "detection_xy", "displacement", "fields", "plane")
 #: Section datasets that cannot be built and are named with an estimate.
 _MOST_FAILURES = 20
 

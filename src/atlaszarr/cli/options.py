@@ -347,6 +347,12 @@ MIRROR = (
     click.option("--space", callback=_refuse_removed, expose_value=False, hidden=True),
     click.option("--r-extent", callback=_refuse_removed, expose_value=False, hidden=True),
 )
+FIELDS = click.option(
+    "--fields",
+    metavar="FIELDS",
+    help="Register sections by the refinement that `refine` wrote to this folder, path or URL; of many datasets, by "
+    "those in FIELDS/ID.",
+)
 SCHEDULER = click.option(
     "--scheduler", metavar="ADDRESS", help="Address of a dask.distributed scheduler, or threads [threads]."
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import API, CATALOGUE, IMAGES, MIRROR, OUTPUT, STORE, as_id, client, options
+from .options import API, CATALOGUE, FIELDS, IMAGES, MIRROR, OUTPUT, STORE, as_id, client, options
 from .terminal import echo, echo_data, missing_lines, progress_bars, say
 
 
@@ -29,7 +29,7 @@ from .terminal import echo, echo_data, missing_lines, progress_bars, say
     "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [plane of section]."
 )
 @click.option("--view", default="primary", metavar="VIEW", help="primary, expression or projection [primary].")
-@options(*MIRROR, STORE, *IMAGES, *API, *CATALOGUE, *OUTPUT)
+@options(*MIRROR, FIELDS, STORE, *IMAGES, *API, *CATALOGUE, *OUTPUT)
 def preview(
     dataset_id: int,
     out: str | None,
@@ -38,6 +38,7 @@ def preview(
     plane: str,
     mirror: bool,
     view: str,
+    fields: str | None,
     storage_options: dict[str, Any],
     as_json: bool,
 ) -> int:
@@ -59,6 +60,7 @@ def preview(
             plane=plane,
             mirror=mirror,
             view=view,
+            fields=fields,
             storage_options=storage_options,
             progress=progress,
         )

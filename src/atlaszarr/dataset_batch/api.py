@@ -92,6 +92,7 @@ def build_many(
     atlas: str | os.PathLike[str] | None = None,
     measure: str | os.PathLike[str] | None = None,
     by_hemisphere: bool = False,
+    fields: str | os.PathLike[str] | None = None,
     progress: Callable[[BatchStatus], object] | None = None,
     **options: Any,
 ) -> BatchReport:
@@ -129,6 +130,9 @@ def build_many(
         `region_statistics`, and ``ROOT/batch/measure.parquet`` has a row for each dataset and structure.
     by_hemisphere : bool
         With `measure`: measure each side of the midline too.
+    fields : str or path-like, optional
+        A folder, path or URL, with the refinement of each dataset in ``FIELDS/<id>``; see `build`. A dataset without
+        one fails. One that is finished is left alone, also if its refinement has changed since.
     progress : callable, optional
         Called with a `BatchStatus` as datasets end, at most once a second, and at the end; ``print`` prints its line.
     **options
@@ -149,7 +153,14 @@ def build_many(
     client = client or AllenClient()
     views = _views(mode, view, options, client)
     annotation = _annotation(measure, by_hemisphere, views[0], storage_options)
-    request = {"layout": LAYOUT, "mode": mode, "atlas": atlas is not None, "views": [asdict(one) for one in views]}
+    refined = _fields(fields)
+    request = {
+        "layout": LAYOUT,
+        "mode": mode,
+        "atlas": atlas is not None,
+        "views": [asdict(one) for one in views],
+        **({} if refined is None else {"fields": shown(refined)}),
+    }
     target = Target.of(root, storage_options)
     if atlas is not None:
         options = {**options, "atlas": _located_atlas(atlas, storage_options, views, target)}
@@ -164,8 +175,8 @@ def build_many(
         reader, sent = copy(client), copy(client)
         reader.image_source, sent.catalogue = None, None
         described = partial(_described, reader)
-    settings = {"mode": mode, "view": view, "allow_missing": allow_missing}
-    task = DatasetTask(target, sent, folder, {**options, **settings}, annotation, by_hemisphere, overwrite=overwrite)
+    options = {**options, "mode": mode, "view": view, "allow_missing": allow_missing}
+    task = DatasetTask(target, sent, folder, options, annotation, by_hemisphere, overwrite=overwrite, fields=refined)
     stopped = threading.Event()
     _refuse_file(folder)
     refuse_inside_image(folder)
@@ -235,6 +246,17 @@ def _annotation(
     terminology_of(None, located, given)
     require_matching_level(options.resolution, annotation_levels(located, given), "the annotation")
     return location
+
+
+def _fields(fields: str | os.PathLike[str] | None) -> str | None:
+    """The location of the folder of refinements; InputError for fields of a single dataset."""
+    if fields is None or isinstance(fields, str | os.PathLike):
+        return None if fields is None else normalize_folder(fields)
+    raise InputError(
+        f"fields has type {type(fields).__name__}; for many datasets, give the folder that holds the refinement of "
+        "each as <id>",
+        code="wrong-type",
+    )
 
 
 def _refuse_file(folder: Target) -> None:

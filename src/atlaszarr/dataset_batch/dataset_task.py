@@ -70,6 +70,8 @@ class DatasetTask:
         Called during a build on threads of the process of the batch; it raises an exception to stop the build.
     overwrite : bool
         Replace targets of other options; those of the same options are resumed.
+    fields : str, optional
+        Location of the folder with the refinement of each dataset.
     """
 
     root: Target
@@ -80,6 +82,7 @@ class DatasetTask:
     by_hemisphere: bool = False
     progress: Progress | None = None
     overwrite: bool = False
+    fields: str | None = None
 
     def require_root(self) -> None:
         """Raise a SchedulerError if the root is a folder that this worker does not share with the batch."""
@@ -107,6 +110,7 @@ class DatasetTask:
                     scheduler="threads",
                     overwrite=overwrite,
                     progress=self.progress,
+                    fields=None if self.fields is None else f"{self.fields}/{record.id}",
                     **self.options,
                 )
             except InputError as error:

@@ -27,7 +27,9 @@ from ..allen.records import SectionDataset
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
 from ..errors import InputError
+from ..sections.fields import Fields, SectionFields, fields_of
 from ..sections.options import Options, SectionsOptions, VolumeOptions
+from ..stores.locations import overlapping, shown
 from ..stores.target import Target
 from .job import DatasetJob
 from .layout import BuildLayout
@@ -48,6 +50,7 @@ def plan(
     client: AllenClient | None = None,
     workers: int | None = None,
     atlas: str | os.PathLike[str] | None = None,
+    fields: Fields = None,
     storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Plan, ...]:
@@ -69,8 +72,10 @@ def plan(
         Threads of this process; default one for each core.
     atlas : str or path-like, optional
         Same as in `build`; its manifest is read. `target` may then be left out.
+    fields
+        Same as in `build`; they are read, to count the images.
     storage_options : mapping, optional
-        Options for fsspec, to read the atlas.
+        Options for fsspec, to read the atlas and the fields.
     **options
         Same as in `build`.
 
@@ -86,6 +91,7 @@ def plan(
     """
     view_options = options_of_views(mode, view, options)
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
+    given = fields_of(fields, storage_options)
     client = client or AllenClient()
     count = worker_count(workers)
     targets: list[Target | None]
@@ -100,7 +106,7 @@ def plan(
         targets = [at for _, at in registration.assets(dataset, first)]
     plans = []
     for n, (one, at) in enumerate(zip(view_options, targets, strict=True)):
-        layout = _layout(dataset, one, registration)
+        layout = _layout(dataset, one, given, registration)
         fetches = client.fetches(layout.images)
         plans.append(price(layout, client, count, 0 if n else fetched, at.url if at else None, fetches))
     return Plans(plans)
@@ -121,6 +127,7 @@ def build(
     take_over: bool = False,
     progress: Progress | None = None,
     atlas: str | os.PathLike[str] | None = None,
+    fields: Fields = None,
     **options: Any,
 ) -> BuildReport:
     """Build the registered multiscale OME-Zarr of a section dataset: one volume, or one image for each section.
@@ -165,6 +172,10 @@ def build(
         or ``ROOT/templates/NAME-template/VERSION/template.ome.zarr``. Once it is finished, its documents are written
         next to it, and the manifest of the atlas lists it; those of BrainGlobe too where it is `grey` and has the shape
         of the template. Further views are templates of their own, and x has the orientation of the atlas.
+    fields : str, path-like, RefinedFields or mapping of int to Displacement, optional
+        How sections are registered beyond their records, same as in `atlaszarr.open_volume`: the folder FIELDS that
+        `refine` wrote, opened with `storage_options` if it is a URL, the `RefinedFields` opened from it, or your own
+        fields by SectionImage id. Their digest is part of the request: the same fields resume a target.
     **options
         Further fields of `atlaszarr.sections.options.VolumeOptions` or `SectionsOptions`: resolution (um), ...
 
@@ -189,12 +200,20 @@ def build(
     view_options = options_of_views(mode, view, options)
     first = Target.of(target, storage_options)
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
+    given = fields_of(fields, storage_options)
     resolved = resolve_scheduler(scheduler, first.url)
     client = client or AllenClient()
     dataset, fetched = _dataset(dataset, client)
-    layouts = [_layout(dataset, one, registration) for one in view_options]
+    layouts = [_layout(dataset, one, given, registration) for one in view_options]
     assets = [] if registration is None else registration.assets(dataset, first)
     targets = [at for _, at in assets] or [first, *(first.of_view(one.view) for one in view_options[1:])]
+    for source in [] if given is None else given.locations:
+        resolve_scheduler(resolved, source)
+        if (both := overlapping([source], [at.url for at in targets])) is not None:
+            raise InputError(
+                f"target {both[1]} overlaps the fields {shown(source)}; choose another target",
+                code="target-overlaps-source",
+            )
     with scheduler_for(resolved, workers, client.concurrency) as running:
         jobs = []
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
@@ -253,10 +272,12 @@ def _registration(
     return Registration.of(atlas, storage_options, view_options)
 
 
-def _layout(dataset: SectionDataset, options: Options, registration: Registration | None = None) -> BuildLayout:
+def _layout(
+    dataset: SectionDataset, options: Options, fields: SectionFields | None, registration: Registration | None
+) -> BuildLayout:
     if isinstance(options, SectionsOptions):
-        return section_layout(dataset, options)
+        return section_layout(dataset, options, fields)
     assert isinstance(options, VolumeOptions)
     if registration is None:
-        return volume_layout(dataset, options)
-    return volume_layout(dataset, options, registration.sides(dataset))
+        return volume_layout(dataset, options, fields)
+    return volume_layout(dataset, options, fields, registration.sides(dataset))

@@ -22,6 +22,7 @@ from ..engine.pyramid import NonEmptyChunks
 from ..engine.schedulers import Future
 from ..geometry.grid import Grid
 from ..geometry.spaces import ORIENTATION
+from ..sections.fields import SectionFields
 from ..sections.options import Options
 from ..stores.target import Target
 
@@ -36,11 +37,12 @@ class BuildLayout:
     Attributes
     ----------
     dataset : SectionDataset
+        With the depths of its records.
     options : Options
     grid : Grid
         The grid that the sections are registered to.
     imaged : ImagedSections
-        The sections and their images.
+        The sections, at the depths that `fields` corrects, and their images.
     source : callable
         Computes blocks of level 0 from section images, see `atlaszarr.engine.blocks.BlockSource`; can be pickled.
     non_empty : NonEmptyChunks
@@ -67,6 +69,8 @@ class BuildLayout:
         What the voxels depend on besides the options and the records, as JSON values: a user's own steps.
     together : callable, optional
         Sorts blocks of level 0 into groups that are computed in one call, see `atlaszarr.engine.job.ImageJob`.
+    fields : SectionFields or None
+        What registers sections beyond their records.
     held : callable
         Futures that a region of level 0 depends on, see `atlaszarr.engine.job.ImageJob`.
     """
@@ -89,12 +93,13 @@ class BuildLayout:
     changes: Mapping[str, Any] = field(default_factory=dict)
     together: Callable[[Sequence[Index]], Sequence[Sequence[Index]]] | None = None
     held: Callable[[Region], Sequence[Future]] = lambda _: ()
+    fields: SectionFields | None = None
 
     @property
     def request(self) -> dict[str, Any]:
         """Everything that the bytes of the target depend on, as JSON values."""
         sides = {} if self.sides == ORIENTATION["x"] else {"sides": self.sides}
-        return {**self.options.identity(self.dataset), **sides, **self.changes}
+        return {**self.options.identity(self.dataset, self.fields), **sides, **self.changes}
 
     @property
     def images(self) -> set[ImageRequest]:

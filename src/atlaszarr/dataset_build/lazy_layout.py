@@ -105,7 +105,9 @@ class LazyLayout:
     def __init__(self, dataset: xr.Dataset, carried: Opened, options: Options) -> None:
         self.given, self.carried, self.options = dataset, carried, options
         self.dataset: SectionDataset = carried.dataset
-        self.aligned = options.aligned(self.dataset)
+        self.aligned = options.aligned(self.dataset, carried.fields)
+        #: Depths in the records by SectionImage id, in um.
+        self.recorded = records.recorded_depths(self.dataset)
 
     def variable(self, name: str) -> xr.DataArray:
         """A variable of the Dataset."""
@@ -229,6 +231,7 @@ class LazyLayout:
             inputs={},
             block_bytes=0,
             arrays=specs,
+            fields=self.carried.fields,
             **layout,
         )
         return self._computed(empty, target, arrays, source, empty.non_empty.blocks(pyramid.passes[0]))
@@ -296,7 +299,7 @@ class LazyLayout:
 
     def is_unchanged(self, geometries_agree: bool) -> bool:
         """Whether the Dataset is as it was opened: its dask arrays have the same names."""
-        return geometries_agree and not self.carried.fields and all(map(self.is_own, self.variables))
+        return geometries_agree and all(map(self.is_own, self.variables))
 
     def is_own(self, variable: str) -> bool:
         """Whether a variable is the dask array of the opening; False if that is not known, as in a file."""

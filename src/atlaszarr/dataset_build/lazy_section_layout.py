@@ -92,7 +92,10 @@ class LazySections(LazyLayout):
         label = SectionLabel(planes, tuple(positions), first, swapped)
         if self.is_unchanged(geometry == grid and ids == every):
             return self.as_build(
-                section_layout(self.dataset, self.flat), target, arrays, partial(_section_block, label)
+                section_layout(self.dataset, self.flat, self.carried.fields),
+                target,
+                arrays,
+                partial(_section_block, label),
             )
         shape = image.sizes["section"], *(stored.shape[-2:])
         pyramid = self.flat.pyramid(shape[0], (shape[1], shape[2]))
@@ -108,7 +111,9 @@ class LazySections(LazyLayout):
             z, y, x = (plane.translation[k] if k == fixed else geometry.translation[k] for k in range(3))
             name = f"{title}, section {section.section_number}"
             plane = replace(plane, translation=(z, y, x))
-            groups |= member_groups(version, member, section, name, plane, one, channels=channels, dtype=spec.dtype)
+            groups |= member_groups(
+                version, member, section, name, plane, one, self.recorded, channels=channels, dtype=spec.dtype
+            )
             images.append(Described(name, one.shape, plane))
             path[position] = str(member)
         built = self.lay_out(

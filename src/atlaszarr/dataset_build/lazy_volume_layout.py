@@ -50,7 +50,12 @@ class LazyVolume(LazyLayout):
         whole = records.geometry(self.aligned.grid)
         arrays = {IMAGE: as_dask(image), SECTION: as_dask(section)}
         if self.is_unchanged(geometry == whole):
-            return self.as_build(volume_layout(self.dataset, self.volume), target, arrays, partial(_volume_block, None))
+            return self.as_build(
+                volume_layout(self.dataset, self.volume, self.carried.fields),
+                target,
+                arrays,
+                partial(_volume_block, None),
+            )
         z, y, x = section.shape
         pyramid = self.volume.pyramid((z, y, x))
         version, spec = self.options.ome_zarr, self.image_spec(image, has_channels)
@@ -63,7 +68,7 @@ class LazyVolume(LazyLayout):
             (spec, section_spec()),
             partial(_volume_block, ids),
             groups={
-                SECTION: records.provenance(version, geometry, pyramid, self.aligned.imaged.sections),
+                SECTION: records.provenance(version, geometry, pyramid, self.aligned.imaged.sections, self.recorded),
                 "labels": {"labels": ["section"]},
                 IMAGE: records.image(version, geometry, pyramid, title, channels, spec.dtype),
             },

@@ -6,6 +6,7 @@ A plan is exact in requests, pixels, tasks and objects; bytes are estimates.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -96,9 +97,11 @@ class Plan:
     memory_bytes : int
         Estimate of the peak of one process: 350 MB for the packages, the decoded images that are kept (at most 512 MB),
         and the memory of the largest block for every worker; see `BuildLayout.block_bytes`. Of slides, twice the bytes
-        and pixels of the largest too.
+        and pixels of the largest too; of refined fields, those that are kept (at most 128 MB).
     slides : SlideCosts or None
         If the images come from slides: no image is then requested from the API.
+    registration : str
+        If fields register sections beyond their records: how, in words.
     """
 
     dataset: int
@@ -121,6 +124,7 @@ class Plan:
     stored_bytes: int
     memory_bytes: int
     slides: SlideCosts | None = None
+    registration: str = ""
 
     @property
     def requests(self) -> int:
@@ -128,10 +132,11 @@ class Plan:
         return self.metadata_requests + self.image_requests
 
     def to_dict(self) -> dict[str, Any]:
-        """All attributes and `requests`, as JSON types."""
+        """All attributes and `requests`, as JSON types; `slides` and `registration` only if there are any."""
         record = {**asdict(self), "shape": list(self.shape), "requests": self.requests}
-        if self.slides is None:
-            del record["slides"]
+        for name in ("slides", "registration"):
+            if not record[name]:
+                del record[name]
         return record
 
     def describe(self) -> list[tuple[str, str]]:
@@ -142,6 +147,7 @@ class Plan:
             ("section dataset", f"{self.dataset}, {self.view} view"),
             ("output", self.extent),
             ("sections", f"{self.sections_used} of {self.sections} are inside the grid{windows}"),
+            *([("registration", self.registration)] if self.registration else []),
             (
                 "requests",
                 f"{self.requests}: {self.metadata_requests} for metadata, {self.image_requests} images{cached}",
@@ -255,9 +261,27 @@ def price(
         download_bytes=slides.bytes if slides else round(pixels * JPEG_BYTES_PER_PIXEL),
         uncompressed_bytes=uncompressed,
         stored_bytes=round(uncompressed * STORED_SHARE),
-        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * layout.block_bytes + 2 * largest,
+        memory_bytes=_BASE_MEMORY
+        + min(decoded, DECODED_LIMIT)
+        + workers * layout.block_bytes
+        + 2 * largest
+        + (0 if layout.fields is None else layout.fields.memory),
         slides=slides,
+        registration=registration(layout),
     )
+
+
+def registration(layout: BuildLayout) -> str:
+    """How the sections of a layout are registered, in words; empty if by their records alone."""
+    fields = layout.fields
+    if fields is None:
+        return ""
+    counts = Counter(fields.registration(section.image_id) for section in layout.imaged.sections)
+    words = ", ".join(f"{counts[name]} {name}" for name in ("refined", "own", "depth only", "recorded") if counts[name])
+    if not fields.corrections:
+        return words
+    low, high = min(fields.corrections.values()), max(fields.corrections.values())
+    return f"{words}; depths corrected by {low:.0f} to {high:.0f} um"
 
 
 def _slide_memory(fetch: ImageFetch) -> int:

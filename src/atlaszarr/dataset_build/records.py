@@ -6,6 +6,7 @@ import colorsys
 import csv
 import hashlib
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,7 @@ from ..engine.ome import Geometry, multiscales
 from ..engine.pyramid import Pyramid
 from ..geometry.grid import Grid
 from ..geometry.spaces import ORIENTATION
+from ..sections.fields import SectionFields
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.target import Target
 from ..versions import version
@@ -54,6 +56,7 @@ def write_build(
         "api": client.api_url,
         **({} if client.image_source is None else {"image_source": client.image_source.url}),
         **({} if catalogue is None else {"catalogue": catalogue.provenance}),
+        **({} if layout.fields is None else {"fields": _fields(layout, layout.fields)}),
         "reference_space": layout.grid.space.id,
         "anchor_um": layout.grid.space.anchor,
         "plan": {name: value for name, value in plan.to_dict().items() if name != "target"},
@@ -82,7 +85,8 @@ def write_tables(
     or a window of it), ``outside`` the grid, or ``skipped`` with the reason. The SHA-256 of an image that is fetched in
     windows is that of the concatenated digests of its windows, in the order of their names; it is empty if the image
     was fetched before the build, for a Dataset in memory. If the images come from slides, further columns hold the
-    slide, its ETag and its tier.
+    slide, its ETag and its tier; if fields register sections, the recorded depth of each, and how it is registered in
+    its plane, see `SectionFields.registration`.
     """
     used: dict[int, dict[str, str]] = {}
     for entry in done.values():
@@ -91,7 +95,7 @@ def write_tables(
                 used.setdefault(int(name.partition("/")[0]), {})[name] = digest
     missing = {failure.request.image_id: failure.reason for failure in failures}
     rows: list[tuple[Any, ...]] = []
-    columns = {**layout.columns, **_slide_columns(layout, done)}
+    columns = {**layout.columns, **_slide_columns(layout, done), **_field_columns(layout)}
     for position, (section, request) in enumerate(zip(layout.imaged.sections, layout.imaged.requests, strict=True)):
         id = section.image_id
         state = "missing" if id in missing else "used" if id in used else "outside"
@@ -107,6 +111,33 @@ def write_tables(
     numbers = {section.image_id: section.section_number for section in layout.imaged.sections}
     failed = [(f.request.image_id, numbers[f.request.image_id], f.url, f.reason) for f in failures]
     target.write("atlaszarr/failures.csv", _table(("image_id", "section_number", "url", "reason"), failed))
+
+
+def _fields(layout: BuildLayout, fields: SectionFields) -> dict[str, Any]:
+    """What ``build.json`` records of fields; also the section images that lie behind one that was cut later."""
+    passed, last = [], -math.inf
+    for section in layout.imaged.sections:
+        if section.section_number < last:
+            passed.append(section.image_id)
+        last = max(last, section.section_number)
+    return {**fields.provenance, **({"out_of_order": passed} if passed else {})}
+
+
+def _field_columns(layout: BuildLayout) -> dict[str, list[Any]]:
+    """Further columns of sections.csv for sections that fields register."""
+    if layout.fields is None:
+        return {}
+    recorded = recorded_depths(layout.dataset)
+    ids = [section.image_id for section in layout.imaged.sections]
+    return {
+        "depth_recorded_um": [recorded[id] for id in ids],
+        "registration": [layout.fields.registration(id) for id in ids],
+    }
+
+
+def recorded_depths(dataset: SectionDataset) -> dict[int, float]:
+    """The depths in the records by SectionImage id, in um."""
+    return {section.image_id: section.depth for section in dataset.sections}
 
 
 def _slide_columns(layout: BuildLayout, done: Mapping[Task, Entry]) -> dict[str, list[Any]]:
@@ -217,18 +248,25 @@ def coloured(channels: Sequence[str] | None) -> list[tuple[str, str]]:
     return [("grey", "FFFFFF")] if channels is None else [(label, _COLOURS.get(label, "FFFFFF")) for label in channels]
 
 
-def provenance(version: str, geometry: Geometry, pyramid: Pyramid, sections: Sequence[Section]) -> dict[str, Any]:
-    """OME-Zarr metadata of ``labels/section``, whose values are SectionImage ids, adjacent ones in unlike colours."""
+def provenance(
+    version: str, geometry: Geometry, pyramid: Pyramid, sections: Sequence[Section], recorded: Mapping[int, float]
+) -> dict[str, Any]:
+    """OME-Zarr metadata of ``labels/section``, whose values are SectionImage ids, adjacent ones in unlike colours.
+
+    `recorded` are the `recorded_depths`, which are listed where they differ.
+    """
     colours, properties = [], []
     for position, section in enumerate(sections):
         red, green, blue = colorsys.hsv_to_rgb(position * 0.381966 % 1, 0.7, 1.0)
         rgba = [round(255 * part) for part in (red, green, blue)] + [255]
         colours.append({"label-value": section.image_id, "rgba": rgba})
+        depth = recorded[section.image_id]
         properties.append(
             {
                 "label-value": section.image_id,
                 "section_number": section.section_number,
                 "depth_um": section.depth,
+                **({} if depth == section.depth else {"depth_recorded_um": depth}),
             }
         )
     method = f"most frequent label other than 0 among {_neighbours(pyramid)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..engine.ome_xml import KEY, Described, ome_xml
 from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import RecordError
 from ..geometry.plane import PLANES
+from ..sections.fields import SectionFields
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 from . import records
@@ -34,7 +35,9 @@ _FIELD_WORKING = 2 * 3 * 8
 _FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, levels=1)
 
 
-def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLayout:
+def section_layout(
+    dataset: SectionDataset, options: SectionsOptions, fields: SectionFields | None = None
+) -> BuildLayout:
     """The layout of a dataset as a collection of planes, one for each section.
 
     Raises
@@ -42,7 +45,7 @@ def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLa
     RecordError
         If no section is inside the grid.
     """
-    planes = options.planes(dataset)
+    planes = options.planes(dataset, fields=fields)
     pyramid, imaged = options.pyramid(len(planes.displacements), planes.shape), planes.imaged
     level, step = pyramid.levels[0], pyramid.passes[0]
     boxes: list[list[Box]] = [[] for _ in planes.displacements]
@@ -86,6 +89,7 @@ def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLa
         },
         files=collection_files(images, **channels_of(options.grey)),
         fixed=planes.plane.fixed,
+        fields=fields,
     )
 
 
@@ -126,11 +130,12 @@ def _groups(
     version, title, thickness = options.ome_zarr, records.title(dataset), dataset.thickness
     groups: dict[str, dict[str, Any]] = {}
     images: list[Described] = []
+    recorded = records.recorded_depths(dataset)
     for member, (section, coordinate) in enumerate(zip(planes.imaged.sections, planes.coordinates, strict=True)):
         geometry = records.plane_geometry(planes.grid, planes.plane.fixed, coordinate, thickness)
         name = f"{title}, section {section.section_number}"
         channels = channels_of(options.grey)
-        groups |= member_groups(version, member, section, name, geometry, pyramid, **channels)
+        groups |= member_groups(version, member, section, name, geometry, pyramid, recorded, **channels)
         images.append(Described(name, pyramid.shape, geometry))
         if options.displacement:
             field = displacement_field(version, f"{name}, displacement", "czyx", geometry, pyramid)
@@ -140,11 +145,18 @@ def _groups(
 
 
 def member_groups(
-    version: str, member: int, section: Section, name: str, geometry: Geometry, pyramid: Pyramid, **channels: Any
+    version: str,
+    member: int,
+    section: Section,
+    name: str,
+    geometry: Geometry,
+    pyramid: Pyramid,
+    recorded: Mapping[int, float],
+    **channels: Any,
 ) -> dict[str, dict[str, Any]]:
     """OME-Zarr metadata of the image of one section and its label; `channels` as in `records.image`."""
     return {
-        f"{member}/{SECTION}": records.provenance(version, geometry, pyramid, [section]),
+        f"{member}/{SECTION}": records.provenance(version, geometry, pyramid, [section], recorded),
         f"{member}/labels": {"labels": ["section"]},
         f"{member}": records.image(version, geometry, pyramid, name, **channels),
     }

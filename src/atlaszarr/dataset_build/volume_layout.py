@@ -13,6 +13,7 @@ from ..engine.blocks import Block
 from ..engine.pyramid import NonEmptyChunks
 from ..errors import RecordError
 from ..geometry.spaces import ORIENTATION
+from ..sections.fields import SectionFields
 from ..sections.options import VolumeOptions
 from ..sections.stack import Stack
 from . import records
@@ -23,7 +24,12 @@ _VOXEL_BYTES = 3 + 4
 _GREY_BYTES = 2 + 1
 
 
-def volume_layout(dataset: SectionDataset, options: VolumeOptions, sides: str = ORIENTATION["x"]) -> BuildLayout:
+def volume_layout(
+    dataset: SectionDataset,
+    options: VolumeOptions,
+    fields: SectionFields | None = None,
+    sides: str = ORIENTATION["x"],
+) -> BuildLayout:
     """The layout of a dataset as one volume; `sides` is the orientation of x in its metadata.
 
     Raises
@@ -31,7 +37,7 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions, sides: str = 
     RecordError
         If no section is inside the grid.
     """
-    stack = options.stack(dataset)
+    stack = options.stack(dataset, fields)
     pyramid, grid = options.pyramid(stack.grid.shape), stack.grid
     chunks = stack.sections_by_chunk(options.chunk)
     if not chunks:
@@ -64,7 +70,9 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions, sides: str = 
         block_bytes=max(_bytes(stack, regions[block], images, options.grey) for block, images in inputs.items()),
         arrays=(image_spec(options.background, options.grey), section_spec()),
         groups={
-            SECTION: records.provenance(options.ome_zarr, geometry, pyramid, stack.imaged.sections),
+            SECTION: records.provenance(
+                options.ome_zarr, geometry, pyramid, stack.imaged.sections, records.recorded_depths(dataset)
+            ),
             "labels": {"labels": ["section"]},
             IMAGE: records.image(
                 options.ome_zarr, geometry, pyramid, records.title(dataset), **channels_of(options.grey)
@@ -72,6 +80,7 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions, sides: str = 
         },
         extent=f"{' x '.join(map(str, pyramid.shape))} voxels, {len(pyramid.levels)} levels",
         sides=sides,
+        fields=fields,
     )
 
 

@@ -214,13 +214,7 @@ class ArrayField:
 
     def at(self, points: Coordinates) -> Coordinates:
         """See `Field`; bilinear between pixels, extrapolated linearly from the outermost two pixels beyond the grid."""
-        height, width = self.shape
-        columns, rows = _cells(points[0], width), _cells(points[1], height)
-        if columns is None or rows is None:
-            return np.full_like(points, np.nan)
-        mapped = np.empty_like(points)
-        interpolate(self.displacements(rows, columns), rows.start, columns.start, height, width, points, mapped)
-        return mapped
+        return between(self, points)
 
     def _read(self, rows: slice, columns: slice) -> Coordinates:
         parts = [self.first[rows, columns], self.second[rows, columns]]
@@ -233,6 +227,17 @@ class ArrayField:
         for axis, part in enumerate(parts):
             read[axis] = unmasked(part)
         return read
+
+
+def between(field: Field, points: Coordinates) -> Coordinates:
+    """Map points between the pixels of a field bilinearly, and those beyond its grid by the outermost two pixels."""
+    height, width = field.shape
+    columns, rows = _cells(points[0], width), _cells(points[1], height)
+    if columns is None or rows is None:
+        return np.full_like(points, np.nan)
+    mapped = np.empty_like(points)
+    interpolate(field.displacements(rows, columns), rows.start, columns.start, height, width, points, mapped)
+    return mapped
 
 
 def unmasked(values: Any) -> NDArray[Any]:
@@ -320,6 +325,50 @@ class ComposedField:
     def at(self, points: Coordinates) -> Coordinates:
         """See `Field`."""
         return self.outer.at(self.inner.at(points))
+
+
+@dataclass(frozen=True)
+class TransposedField:
+    """A field over the grid of another one with rows and columns exchanged, which maps to the same points.
+
+    Attributes
+    ----------
+    inner : Field
+    """
+
+    inner: Field
+
+    @property
+    def shape(self) -> Shape:
+        """See `Field`."""
+        rows, columns = self.inner.shape
+        return columns, rows
+
+    @property
+    def chunks(self) -> Chunks:
+        """See `Field`; those of `inner`."""
+        rows, columns = self.inner.chunks
+        return columns, rows
+
+    def coordinates(self, rows: slice, columns: slice) -> Coordinates:
+        """See `Field`."""
+        return np.ascontiguousarray(self.inner.coordinates(columns, rows).swapaxes(1, 2))
+
+    def displacements(self, rows: slice, columns: slice) -> Coordinates:
+        """See `Field`."""
+        return self.coordinates(rows, columns) - grid_points(rows, columns)
+
+    def at(self, points: Coordinates) -> Coordinates:
+        """See `Field`."""
+        return self.inner.at(np.ascontiguousarray(points[::-1]))
+
+
+def transposed(field: Field) -> Field:
+    """A field with rows and columns of its grid exchanged; an affine for an affine."""
+    if not isinstance(field, AffineField):
+        return TransposedField(field)
+    (rows, columns), matrix = field.shape, np.array(field.matrix)
+    return AffineField.of((columns, rows), matrix[:, [1, 0, 2]])
 
 
 def scaled(field: Field, factor: float) -> Field:

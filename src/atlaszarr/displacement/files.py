@@ -138,7 +138,7 @@ def _save_npy(field: Field, name: str) -> None:
 
 def _refuse_overlap(field: Field, location: str) -> None:
     """Refuse to write a field into its own source."""
-    for source in _locations_read(field):
+    for source in locations_of(field):
         if overlap(source, location):
             raise InputError(
                 f"target {location} overlaps {shown(source)}, which the field is read from; choose another target",
@@ -146,12 +146,13 @@ def _refuse_overlap(field: Field, location: str) -> None:
             )
 
 
-def _locations_read(field: Any) -> Iterator[str]:
+def locations_of(field: Any) -> Iterator[str]:
+    """The paths and URLs that a field is read from, as far as they are known."""
     if isinstance(field, ArrayField):
         yield from locations_read(field.first) | locations_read(field.second)
     for inner in (getattr(field, name, None) for name in ("inner", "outer")):
         if inner is not None:
-            yield from _locations_read(inner)
+            yield from locations_of(inner)
 
 
 def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayField:

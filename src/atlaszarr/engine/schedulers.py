@@ -203,8 +203,8 @@ def resolve_scheduler(
             )
     if target.startswith("memory://") and scheduler != "threads" and not address_of(scheduler).startswith("inproc://"):
         raise InputError(
-            f"target {target} is in the memory of this process, and the workers of scheduler {address_of(scheduler)!r} "
-            "cannot write to it; choose another target, or scheduler 'threads'",
+            f"{target} is in the memory of this process, which the workers of scheduler {address_of(scheduler)!r} do "
+            "not reach; choose another location, or scheduler 'threads'",
             code="target-in-memory",
         )
     return scheduler

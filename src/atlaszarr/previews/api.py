@@ -17,6 +17,7 @@ from ..engine.writer import Progress
 from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
 from ..geometry.spaces import reference_space
 from ..sections.alignment import align_sections, plane_of
+from ..sections.fields import Fields, fields_of
 from ..sections.options import REMOVED_OPTIONS
 from ..sections.planes import section_planes
 from ..stores.local import write_whole
@@ -108,6 +109,7 @@ def preview(
     plane: str = "auto",
     mirror: bool = False,
     view: str = "primary",
+    fields: Fields = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     space: None = None,
@@ -145,8 +147,10 @@ def preview(
         No longer supported; see `mirror`.
     view : str
         View of the thumbnails: ``primary``, ``expression`` or ``projection``.
+    fields : str, path-like or RefinedFields, optional
+        The folder FIELDS of a refinement, same as in `build`.
     storage_options : mapping, optional
-        Options for fsspec, for an annotation at a URL. Never printed or stored.
+        Options for fsspec, for an annotation or fields at a URL. Never printed or stored.
     progress : callable, optional
         Called with the number of images done, the number of all images, and the name of the step.
 
@@ -183,7 +187,8 @@ def preview(
     across = plane_of(dataset, plane)
     frame = reference_space(dataset.space).frame
     resolution = thumbnail_resolution(len(dataset.sections), across, frame)
-    aligned = align_sections(dataset, resolution, mirror=mirror, view=view)
+    aligned = align_sections(dataset, resolution, mirror=mirror, view=view, fields=fields_of(fields, storage_options))
+    dataset = aligned.dataset
     planes = section_planes(aligned, plane=plane, detection_xy="centre")
     coordinates = [float(at) for at in planes.coordinates]
     labels: list[LabelPlane | None] = [None] * len(coordinates)

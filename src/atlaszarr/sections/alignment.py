@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,12 @@ import numpy as np
 from .. import credit
 from ..allen.images import ImagedSections, imaged_sections
 from ..allen.records import SectionDataset, plane_name
-from ..displacement.displacement import Displacement
 from ..errors import InputError
 from ..geometry.grid import Grid
 from ..geometry.plane import PLANES, Plane
 from ..geometry.spaces import reference_space
 from ..transforms import Affine, compose, tier_affine
+from .fields import PlaneGrid, SectionFields
 
 #: Smallest cosine between the normal of the sections and the axis across their plane: 45 degrees.
 _MIN_COSINE = 0.5**0.5
@@ -31,21 +30,27 @@ class AlignedSections:
     Attributes
     ----------
     dataset : SectionDataset
-        A dataset with a 3-D alignment.
+        A dataset with a 3-D alignment, and the depths that `fields` corrects.
     imaged : ImagedSections
         The sections in order of depth, with the whole image of each at its tier.
     grid : Grid
+    mirror : bool
+        Whether left and right are mirrored.
     from_native : ndarray, float64, shape (3, 4)
         (p, i, r) of the dataset's alignment to (p, i, r) of the grid, both in um: the identity, or the mirror image.
     to_section : ndarray, float64, shape (3, 4)
         (p, i, r) of the grid to (x, y, depth) of the stack of sections, both in um.
+    fields : SectionFields or None
+        What registers sections within their planes, besides the alignment.
     """
 
     dataset: SectionDataset
     imaged: ImagedSections
     grid: Grid
+    mirror: bool
     from_native: Affine
     to_section: Affine
+    fields: SectionFields | None = None
 
     @property
     def to_tiers(self) -> list[Affine]:
@@ -54,6 +59,13 @@ class AlignedSections:
             compose(tier_affine(request.downsample, request.offset), section.tvs)
             for section, request in zip(self.imaged.sections, self.imaged.requests, strict=True)
         ]
+
+    def pixels(self, plane: Plane) -> PlaneGrid:
+        """The pixels of a plane of section; InputError if the fields do not fit them."""
+        pixels = PlaneGrid(plane, self.grid, self.mirror)
+        if self.fields is not None:
+            self.fields.validate(self.dataset, pixels)
+        return pixels
 
 
 def align_sections(
@@ -65,6 +77,7 @@ def align_sections(
     view: str = "primary",
     quality: int | None = None,
     range: tuple[int, ...] | None = None,
+    fields: SectionFields | None = None,
 ) -> AlignedSections:
     """Align the sections of a dataset with a grid of a reference space.
 
@@ -79,6 +92,8 @@ def align_sections(
         Tier of all images. Default: for each section, the coarsest whose pixel is not larger than a voxel.
     view, quality, range
         Options of the image service; see `AllenClient.image`.
+    fields : SectionFields, optional
+        Corrects the depths of the sections, and registers them within their planes.
 
     Raises
     ------
@@ -88,11 +103,12 @@ def align_sections(
         If the dataset cannot be registered, or no section has the view.
     """
     dataset.validate_registration()
+    dataset = dataset if fields is None else fields.corrected(dataset)
     _, trv = dataset.alignment
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
     grid = Grid(reference_space(dataset.space).frame, resolution)
     from_native = grid.space.mirror if mirror else np.eye(3, 4)
-    return AlignedSections(dataset, imaged, grid, from_native, compose(trv, from_native))
+    return AlignedSections(dataset, imaged, grid, mirror, from_native, compose(trv, from_native), fields)
 
 
 def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
@@ -129,40 +145,6 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
             code="wrong-plane",
         )
     return chosen
-
-
-def validate_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, plane: Plane, grid: Grid) -> None:
-    """Validate displacement fields, by SectionImage id, for a plane of section of a dataset over a grid.
-
-    Raises
-    ------
-    InputError
-        If `fields` is not a mapping of displacements, a section is not in the dataset, or a field has another shape
-        than the plane.
-    """
-    if not isinstance(fields, Mapping):
-        raise InputError(
-            f"displacement has type {type(fields).__name__}; give a mapping of SectionImage ids to fields",
-            code="wrong-type",
-        )
-    if unknown := sorted(set(fields) - {section.image_id for section in dataset.sections}, key=str):
-        raise InputError(
-            f"displacement has a field for section image {unknown[0]}, which dataset {dataset.id} cannot register",
-            code="unknown-section",
-        )
-    shape = plane.shape(grid)
-    for image_id, field in fields.items():
-        if not isinstance(field, Displacement):
-            raise InputError(
-                f"displacement of section image {image_id} has type {type(field).__name__}; give a Displacement",
-                code="wrong-type",
-            )
-        if field.shape != shape:
-            raise InputError(
-                f"displacement of section image {image_id} has {' x '.join(map(str, field.shape))} pixels, but the "
-                f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}",
-                code="shape-mismatch",
-            )
 
 
 def validate_chunk_count(count: int, resolution: float) -> None:

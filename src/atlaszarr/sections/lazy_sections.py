@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..geometry.spaces import AXES
 from . import FETCHES
 from .alignment import attributes
+from .fields import Fields, SectionFields, fields_of
 from .missing import Fetcher, fetching
 from .opened import Opened
 from .options import SectionsOptions
@@ -49,12 +50,15 @@ class _Opened(NamedTuple):
         Grey level outside the images, and of missing images.
     identity : tuple of str
         What the result of `fetch` depends on, for the names of dask keys.
+    fields : SectionFields or None
+        What registers sections beyond their records.
     """
 
     views: Mapping[str, SectionPlanes]
     fetch: Fetcher
     background: int
     identity: tuple[str, ...]
+    fields: SectionFields | None = None
 
     @property
     def main(self) -> SectionPlanes:
@@ -94,7 +98,7 @@ def open_sections(
     plane: str = "auto",
     interpolation: str = "linear",
     detection_xy: DetectionPoint = (0.0, 0.0),
-    displacement: Mapping[int, Displacement] | None = None,
+    fields: Fields = None,
     on_missing: str = "raise",
     client: AllenClient | None = None,
     **options: Any,
@@ -123,9 +127,11 @@ def open_sections(
     detection_xy : tuple of float or "centre" (or "center")
         The full-resolution pixel (X, Y) that defines the slice coordinate of each section. ``centre``, the centre of
         each image, is the better choice for sections that are not quite parallel to the plane.
-    displacement : mapping of int to Displacement, optional
-        By SectionImage id, fields that replace the affine ones: pixels of the plane to pixels of the image at its
-        tier, as in the sections that `iter_sections` yields.
+    fields : str, path-like, RefinedFields or mapping of int to Displacement, optional
+        How sections are registered beyond their records. The folder FIELDS that `refine` wrote, a path or URL, or the
+        `RefinedFields` opened from it: sections lie at their corrected depths. Or your own fields by SectionImage id,
+        which replace the affine ones: pixels of the plane to pixels of the image at its tier, as in the sections that
+        `iter_sections` yields.
     on_missing : str
         What happens if an image cannot be fetched when values are computed: ``raise`` an error, or ``fill`` its pixels
         with the background and emit an AtlaszarrWarning. With ``fill``, ``attrs["missing"]`` lists the SectionImage
@@ -159,7 +165,7 @@ def open_sections(
 
     named: dict[str, Any] = {"resolution": resolution, "plane": plane, "interpolation": interpolation}
     named["detection_xy"] = detection_xy
-    how: dict[str, Any] = {"view": view, "displacement": displacement, "on_missing": on_missing, "client": client}
+    how: dict[str, Any] = {"view": view, "fields": fields, "on_missing": on_missing, "client": client}
     imaged, requests, opened, missing, api_url = _open(dataset, **options, **named, **how)
     main = opened.main
     variables = {
@@ -173,7 +179,7 @@ def open_sections(
     if missing is not None:
         attrs["missing"] = missing
     names = {name: array.name for name, (_, array) in variables.items()}
-    carried = Opened(imaged, requests[0], bool(displacement), api_url, names).coordinate()
+    carried = Opened(imaged, requests[0], opened.fields, api_url, names).coordinate()
     return xr.Dataset(variables, _coordinates(main, {_KEY: opened}) | carried, attrs)
 
 
@@ -253,7 +259,7 @@ def _open(
     dataset: SectionDataset | int,
     *,
     view: str | Sequence[str] = "primary",
-    displacement: Mapping[int, Displacement] | None = None,
+    fields: Fields = None,
     on_missing: str = "raise",
     client: AllenClient | None = None,
     **options: Any,
@@ -262,8 +268,9 @@ def _open(
     client = client or AllenClient()
     fetch, missing = fetching(client, on_missing)
     dataset = client.imaged(dataset)
-    views = {request.view: request.planes(dataset, stored=False, displacement=displacement) for request in requests}
-    opened = _Opened(views, fetch, requests[0].background, (client.images_url, on_missing))
+    given = fields_of(fields)
+    views = {request.view: request.planes(dataset, stored=False, fields=given) for request in requests}
+    opened = _Opened(views, fetch, requests[0].background, (client.images_url, on_missing), given)
     return _Opening(dataset, requests, opened, missing, client.api_url)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,10 @@ import numpy as np
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
 from ..boxes import blocks, shape_of
-from ..displacement.displacement import Displacement
 from ..errors import InputError
 from . import FETCHES
 from .alignment import attributes
+from .fields import Fields, fields_of
 from .missing import Fetcher, fetching
 from .opened import Opened
 from .options import VolumeOptions
@@ -30,7 +29,8 @@ def open_volume(
     fill: str = "nearest",
     *,
     max_gap: float = MAX_GAP,
-    displacement: bool | Mapping[int, Displacement] = False,
+    fields: Fields = None,
+    displacement: bool = False,
     on_missing: str = "raise",
     client: AllenClient | None = None,
     **options: Any,
@@ -50,13 +50,16 @@ def open_volume(
         ``none``, ``nearest`` or ``linear``; see `atlaszarr.sections.stack.stack_sections`.
     max_gap : float
         The widest gap between two sections that is filled, in nominal intervals: finite, at least 1.
-    displacement : bool or mapping of int to Displacement
-        Whether to add the displacement field. A mapping of SectionImage ids to fields adds it too, and the fields
-        replace the alignment within these sections, for example by a deformable registration of `open_sections`. A
-        field maps pixel (column, row) of the grid's whole plane, coronal (y, x), sagittal (y, z) or transverse
-        (z, x), to pixel (X, Y) of the section's tier image. A voxel uses the field at its two indices in the plane;
-        depth alone decides which section fills it. The fields are evaluated block by block on opening, to find the
-        images that each block samples.
+    fields : str, path-like, RefinedFields or mapping of int to Displacement, optional
+        How sections are registered beyond their records. The folder FIELDS that `refine` wrote, a path or URL, or the
+        `RefinedFields` opened from it: the corrected depth of a section decides which voxels it fills. Or your own
+        fields by SectionImage id, for example of a deformable registration of `open_sections`, which replace the
+        alignment within these sections: a field maps pixel (column, row) of the grid's whole plane, coronal (y, x),
+        sagittal (y, z) or transverse (z, x), to pixel (X, Y) of the section's tier image. A voxel uses the field at its
+        two indices in the plane; depth alone decides which section fills it. Fields are evaluated block by block on
+        opening, to find the images that each block samples.
+    displacement : bool
+        Whether to add the displacement field.
     on_missing : str
         What happens if an image cannot be fetched when values are computed: ``raise`` an error, or ``fill`` its voxels
         with the background and emit an AtlaszarrWarning. With ``fill``, ``attrs["missing"]`` lists the SectionImage
@@ -78,8 +81,8 @@ def open_volume(
     Raises
     ------
     InputError
-        If an option is unknown or does not fit the dataset, a field has another shape than the plane, or its section
-        is not in the dataset.
+        If an option is unknown or does not fit the dataset, or the fields are those of another dataset or plane,
+        unfinished or damaged.
     RecordError
         If the dataset cannot be registered.
     ImageError, ServiceError
@@ -92,14 +95,14 @@ def open_volume(
     fetch, missing = fetching(client, on_missing)
     dataset = client.imaged(dataset)
     request = VolumeOptions.of({"resolution": resolution, "fill": fill, "max_gap": max_gap, **options}, written=False)
-    if not isinstance(displacement, bool | Mapping):
+    if not isinstance(displacement, bool):
         raise InputError(
-            f"displacement has type {type(displacement).__name__}; give True, or fields by SectionImage id",
+            f"displacement has type {type(displacement).__name__}; give True or False, and fields to `fields`",
             code="wrong-type",
         )
-    fields = {} if isinstance(displacement, bool) else dict(displacement)
-    stack = request.stack(dataset, fields)
-    token = tokenize(request.identity(dataset), client.images_url, fields, on_missing)
+    given = fields_of(fields)
+    stack = request.stack(dataset, given)
+    token = tokenize(request.identity(dataset), client.images_url, given, on_missing)
     arrays = _arrays(stack, request.chunk, fetch, request.background, token)
     zyx = ("z", "y", "x")
     variables = {
@@ -109,11 +112,11 @@ def open_volume(
     coordinates: dict[str, Any] = {"c": ["red", "green", "blue"]}
     for axis, name in enumerate(zyx):
         coordinates |= stack.grid.coordinates(axis, name)
-    if displacement is not False:
+    if displacement:
         variables["displacement"] = (("component", *zyx), arrays["displacement"])
         coordinates["component"] = ["x", "y"]
     names = {name: array.name for name, (_, array) in variables.items()}
-    coordinates |= Opened(dataset, request, bool(fields), client.api_url, names).coordinate()
+    coordinates |= Opened(dataset, request, given, client.api_url, names).coordinate()
     attrs = attributes(dataset, stack.grid, request.mirror)
     return xr.Dataset(variables, coordinates, attrs if missing is None else {**attrs, "missing": missing})
 

@@ -16,6 +16,7 @@ from ..allen.records import SectionDataset
 from ..errors import InputError
 from ..stores.documents import parse_object
 from ..versions import version
+from .fields import AppliedFields, SectionFields
 from .options import Options, SectionsOptions, VolumeOptions
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ class Opened:
     dataset : SectionDataset
     options : VolumeOptions or SectionsOptions
         Those of the first view.
-    fields : bool
-        Whether displacement fields of the user replace the alignment of sections.
+    fields : SectionFields or None
+        What registers sections beyond their records. Once the encoding is lost, no more is known of a user's own
+        fields.
     api_url : str or None
         None if the encoding is lost, as in a file.
     arrays : mapping of str to str
@@ -46,7 +48,7 @@ class Opened:
 
     dataset: SectionDataset
     options: Options
-    fields: bool
+    fields: SectionFields | None = None
     api_url: str | None = None
     arrays: Mapping[str, str] = field(default_factory=dict)
 
@@ -56,11 +58,11 @@ class Opened:
             "version": version(),
             "mode": self.options.mode,
             "options": asdict(self.options),
-            "fields": self.fields,
+            "fields": None if self.fields is None else self.fields.provenance,
             "dataset": self.dataset.to_dict(),
         }
         text = json.dumps(record, separators=(",", ":"))
-        rest = {"api": self.api_url, "arrays": dict(self.arrays)}
+        rest = {"api": self.api_url, "arrays": dict(self.arrays), "fields": self.fields}
         return {COORDINATE: ((), self.dataset.id, {_ATTRIBUTE: text}, {_ATTRIBUTE: rest})}
 
     @classmethod
@@ -89,7 +91,7 @@ class Opened:
             return cls(
                 SectionDataset.from_dict(record["dataset"]),
                 kind.of(record["options"]),
-                bool(record["fields"]),
+                rest["fields"] if rest else _applied(record["fields"]),
                 rest.get("api"),
                 rest.get("arrays", {}),
             )
@@ -104,3 +106,7 @@ class Opened:
                 f"the attribute of the coordinate {COORDINATE!r} of the Dataset is damaged ({error}); open it again",
                 code="unknown-dataset",
             ) from None
+
+
+def _applied(recorded: Mapping[str, Any] | None) -> SectionFields | None:
+    return AppliedFields(dict(recorded)) if recorded and "sha256" in recorded else None

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Self
 from ..allen.images import validate_options
 from ..allen.records import SectionDataset, plane_name
 from ..boxes import Shape
-from ..displacement.displacement import Displacement
 from ..engine.ome import DEFAULT_VERSION, zarr_format
 from ..engine.pyramid import Pyramid, lengths
 from ..errors import InputError
 from ..resampling.sampler import validate_names
 from .alignment import AlignedSections, align_sections, validate_chunk_count
+from .fields import SectionFields
 from .planes import DetectionPoint, SectionPlanes, section_planes
 from .stack import MAX_GAP, Stack, stack_sections, validate_fill
 
@@ -122,6 +122,12 @@ class Options:
         known = {option.name: option.default for option in fields(cls) if written or option.name not in _WRITING_ONLY}
         for name in {*options} & {*REMOVED_OPTIONS}:
             raise InputError(f"option {name!r} no longer exists: {REMOVED_OPTIONS[name]}", code="removed-option")
+        if not written and "displacement" in options:
+            raise InputError(
+                "option 'displacement' no longer takes fields; give them to fields, and true or false to displacement "
+                "of open_volume",
+                code="removed-option",
+            )
         if unknown := sorted(set(options) - set(known)):
             raise InputError(
                 f"option {unknown[0]!r} is not known; mode {cls.mode} has the options {', '.join(known)}",
@@ -145,8 +151,8 @@ class Options:
             )
         return [cls.of({**options, "view": view}, written) for view in views]
 
-    def identity(self, dataset: SectionDataset) -> dict[str, Any]:
-        """Everything that the bytes of the output depend on: options and a digest of the records, as JSON values."""
+    def identity(self, dataset: SectionDataset, fields: SectionFields | None = None) -> dict[str, Any]:
+        """Everything that the bytes of the output depend on: options and digests of records and fields, as JSON."""
         records = json.dumps(dataset.to_dict(), sort_keys=True).encode()
         options = json.loads(json.dumps(asdict(self)))
         if not self.grey:  # so that targets of versions without this option are resumed
@@ -154,12 +160,13 @@ class Options:
         if any(section.slide is not None for section in dataset.sections):
             options["image_source"] = "slides"  # whose pixels are not those of the API's JPEGs
         digest = hashlib.sha256(records).hexdigest()
-        return {"dataset": dataset.id, "mode": self.mode, **options, "records_sha256": digest}
+        registered = {} if fields is None else {"fields_sha256": fields.digest}
+        return {"dataset": dataset.id, "mode": self.mode, **options, "records_sha256": digest, **registered}
 
-    def aligned(self, dataset: SectionDataset) -> AlignedSections:
+    def aligned(self, dataset: SectionDataset, fields: SectionFields | None = None) -> AlignedSections:
         """Align the sections of a dataset; see `atlaszarr.sections.alignment.align_sections`."""
         names = ("resolution", "mirror", "downsample", "view", "quality", "range")
-        return align_sections(dataset, **{name: getattr(self, name) for name in names})
+        return align_sections(dataset, fields=fields, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,14 +192,10 @@ class VolumeOptions(Options):
         super().__post_init__()
         validate_fill(self.fill, self.max_gap)
 
-    def stack(self, dataset: SectionDataset, displacement: Mapping[int, Displacement] | None = None) -> Stack:
+    def stack(self, dataset: SectionDataset, fields: SectionFields | None = None) -> Stack:
         """Stack the sections of a dataset over the grid; see `atlaszarr.sections.stack.stack_sections`."""
         return stack_sections(
-            self.aligned(dataset),
-            fill=self.fill,
-            max_gap=self.max_gap,
-            interpolation=self.interpolation,
-            displacement=displacement,
+            self.aligned(dataset, fields), fill=self.fill, max_gap=self.max_gap, interpolation=self.interpolation
         )
 
     def pyramid(self, shape: Shape) -> Pyramid:
@@ -223,7 +226,7 @@ class SectionsOptions(Options):
     displacement: bool = False
 
     def planes(
-        self, dataset: SectionDataset, stored: bool = True, displacement: Mapping[int, Displacement] | None = None
+        self, dataset: SectionDataset, stored: bool = True, fields: SectionFields | None = None
     ) -> SectionPlanes:
         """Register the sections of a dataset to planes; see `atlaszarr.sections.planes.section_planes`.
 
@@ -233,12 +236,11 @@ class SectionsOptions(Options):
             If the planes have more than a million chunks.
         """
         planes = section_planes(
-            self.aligned(dataset),
+            self.aligned(dataset, fields),
             plane=self.plane,
             stored=stored,
             interpolation=self.interpolation,
             detection_xy=self.detection_xy,
-            displacement=displacement,
         )
         chunks = len(planes.displacements) * math.prod(-(-n // self.chunk) for n in planes.shape)
         validate_chunk_count(chunks, self.resolution)

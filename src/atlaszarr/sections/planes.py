@@ -7,7 +7,6 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -25,7 +24,7 @@ from ..geometry.plane import Plane
 from ..resampling.coverage import extent_inside, inside_image
 from ..resampling.sampler import corner_footprint, footprint, resample, validate_names
 from ..transforms import Affine, apply, compose, image_to_reference
-from .alignment import AlignedSections, plane_of, validate_fields
+from .alignment import AlignedSections, plane_of
 
 #: The point of an image that defines its slice coordinate: a pixel (X, Y) at full resolution, or the centre.
 DetectionPoint = tuple[float, float] | Literal["centre", "center"]
@@ -128,7 +127,6 @@ def section_planes(
     stored: bool = False,
     interpolation: str = "linear",
     detection_xy: DetectionPoint = (0.0, 0.0),
-    displacement: Mapping[int, Displacement] | None = None,
 ) -> SectionPlanes:
     """Register sections to planes of the space that they are aligned with.
 
@@ -146,8 +144,6 @@ def section_planes(
     detection_xy : tuple of float or "centre" (or "center")
         The full-resolution pixel (X, Y) that defines the slice coordinate of each section; ``centre`` for the centre
         of each image.
-    displacement : mapping of int to Displacement, optional
-        By SectionImage id, fields that replace the affine ones: pixels of the plane to pixels of the tier image.
 
     Raises
     ------
@@ -159,14 +155,14 @@ def section_planes(
     across = plane_of(aligned.dataset, plane)
     across = across.as_stored if stored else across
     coordinates = _coordinates(aligned, across, detection_xy)
-    given = {} if displacement is None else displacement
-    validate_fields(given, aligned.dataset, across, grid)
+    pixels = aligned.pixels(across)
 
     def field(section: Section, coordinate: float, to_tier: Affine) -> Displacement:
-        if section.image_id in given:
-            return given[section.image_id]
-        to_section = compose(aligned.to_section[:2], across.to_reference(grid, coordinate))
-        return Displacement.from_affine(across.shape(grid), compose(to_tier, to_section))
+        recorded = compose(to_tier, compose(aligned.to_section[:2], across.to_reference(grid, coordinate)))
+        found = None
+        if aligned.fields is not None:
+            found = aligned.fields.displacement(section.image_id, pixels, recorded)
+        return Displacement.from_affine(across.shape(grid), recorded) if found is None else found
 
     fields = tuple(map(field, sections, coordinates, aligned.to_tiers))
     return SectionPlanes(grid, across, aligned.imaged, coordinates, fields, interpolation)

@@ -36,7 +36,7 @@ from ..resampling.coverage import inside_image
 from ..resampling.sampler import validate_names
 from ..transforms import compose
 from . import stack_kernels
-from .alignment import AlignedSections, plane_of, validate_chunk_count, validate_fields
+from .alignment import AlignedSections, plane_of, validate_chunk_count
 from .stack_kernels import StackGeometry
 
 FILLS = ("none", "nearest", "linear")
@@ -56,14 +56,14 @@ class Stack:
     depth_row : ndarray, float64, shape (4,)
         Depth (um) = depth_row . (z, y, x, 1), for voxel indices.
     affines : ndarray, float64, shape (sections, 2, 4)
-        Pixel (X, Y) of the tier image = affines[s] . (z, y, x, 1), for voxel indices; NaN for a section with a field.
+        Pixel (X, Y) of the tier image = affines[s] . (z, y, x, 1), for voxel indices; of a section with a field, what
+        is added to it.
     edges, nearest, neighbour : ndarray
         Depth intervals [edges[j], edges[j + 1]), the section that fills each, and the section to blend with, or -1.
     support : int
         Pixels along an axis that the interpolation uses; see `atlaszarr.resampling.weights`.
     fields : mapping of int to callable
-        Fields that replace the affines of sections: region to (X, Y), float64, shape (2, z, y, x), of length 1 across
-        the plane of section.
+        Fields of sections: region to (X, Y), float64, shape (2, z, y, x), of length 1 across the plane of section.
     """
 
     grid: Grid
@@ -126,12 +126,13 @@ class Stack:
         """
         validate_chunk_count(math.prod(-(-n // side) for n in self.grid.shape), self.grid.resolution)
         if self.fields:
-            return {
-                index: sections for index, cube in blocks(self.grid.shape, side) if (sections := self.sampled(cube))
-            }
+            chunks = list(blocks(self.grid.shape, side))
+            with ThreadPoolExecutor() as threads:
+                found = threads.map(self.sampled, (cube for _, cube in chunks))
+                return {index: sections for (index, _), sections in zip(chunks, found, strict=True) if sections}
         slabs = range(-(-self.grid.shape[0] // side))
         known: dict[bytes, tuple[int, ...]] = {}  # few sets of sections, each shared by many chunks
-        chunks: dict[Index, tuple[int, ...]] = {}
+        sections_of: dict[Index, tuple[int, ...]] = {}
         with ThreadPoolExecutor() as threads:
             for first, sampled in zip(slabs, threads.map(partial(self._sampled_slab, side), slabs), strict=True):
                 for j, k in np.argwhere(sampled.any(axis=2)).tolist():
@@ -139,8 +140,8 @@ class Stack:
                     key = sections.tobytes()
                     if key not in known:
                         known[key] = tuple(np.flatnonzero(sections).tolist())
-                    chunks[first, j, k] = known[key]
-        return chunks
+                    sections_of[first, j, k] = known[key]
+        return sections_of
 
     def _sampled_slab(self, side: int, first: int) -> NDArray[np.bool_]:
         """The sections that the chunks of a slab sample: bool, shape (chunks along y, chunks along x, sections)."""
@@ -252,8 +253,9 @@ class Stack:
         boxes = {}
         margin = self._margin
         for s in sections:
-            width, height = self.sizes[s].tolist()
-            xy = fields[s][:, inside_image(fields[s], (width, height))] if s in fields else self.affines[s] @ corners.T
+            xy = self.affines[s] @ corners.T
+            if s in fields:
+                xy = self._extent(fields[s], xy, s)
             if not xy.size:
                 continue
             low = np.maximum(np.floor(xy.min(axis=1)).astype(int) - margin, 0)
@@ -261,6 +263,22 @@ class Stack:
             if (low < high).all():
                 boxes[s] = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
         return self._geometry_of(fields), boxes
+
+    def _extent(self, field: NDArray[np.float64], added: NDArray[np.float64], section: int) -> NDArray[np.float64]:
+        """Two points (X, Y) that bound the points of a field inside the image, given what is added to it at corners.
+
+        Returns
+        -------
+        ndarray, float64, shape (2, 2)
+            X and Y of each; of length 0 if all points are outside.
+        """
+        low, high = added.min(axis=1), added.max(axis=1)
+        width, height = (self.sizes[section] + np.ceil(high - low)).tolist()
+        inside = inside_image(field + high.reshape(2, *(1,) * (field.ndim - 1)), (width, height))
+        x, y = (part[inside] for part in field)  # one by one: both at once would not be contiguous
+        if not x.size:
+            return np.empty((2, 0))
+        return np.array([[x.min() + low[0], x.max() + high[0]], [y.min() + low[1], y.max() + high[1]]])
 
     def _geometry_of(self, fields: Mapping[int, NDArray[np.float64]]) -> StackGeometry:
         """The geometry of the sections, with fields over a block."""
@@ -294,7 +312,6 @@ def stack_sections(
     fill: str = "nearest",
     max_gap: float = MAX_GAP,
     interpolation: str = "linear",
-    displacement: Mapping[int, Displacement] | None = None,
 ) -> Stack:
     """Make a stack of sections over the grid that they are aligned with.
 
@@ -312,10 +329,6 @@ def stack_sections(
     interpolation : str
         Interpolation within the image: ``nearest`` (the even one of two equally near pixels), ``linear``, ``cubic``
         (a = -3/4) or ``lanczos`` (8 x 8 pixels).
-    displacement : mapping of int to Displacement, optional
-        By SectionImage id, fields that replace the alignment within the plane of section: pixel (column, row) of
-        the grid's whole plane to pixel (X, Y) of the section's tier image. Depth alone decides which section fills
-        a voxel.
 
     Raises
     ------
@@ -326,15 +339,17 @@ def stack_sections(
     support, _ = validate_names(interpolation, "constant")
     dataset, grid, sections = aligned.dataset, aligned.grid, aligned.imaged.sections
     to_plane = compose(aligned.to_section, grid.to_reference)
-    fields: dict[int, Callable[[Region], NDArray[np.float64]]] = {}
-    if displacement:
-        plane = plane_of(dataset)
-        validate_fields(displacement, dataset, plane, grid)
-        for s, section in enumerate(sections):
-            if section.image_id in displacement:
-                fields[s] = partial(_field_over, plane, displacement[section.image_id])
     affines = np.array([compose(to_tier, to_plane[:2]) for to_tier in aligned.to_tiers])
-    affines[list(fields)] = np.nan
+    fields: dict[int, Callable[[Region], NDArray[np.float64]]] = {}
+    if aligned.fields is not None:
+        plane = plane_of(dataset).as_stored
+        pixels, within = aligned.pixels(plane), [plane.columns, plane.rows, 3]
+        for s, section in enumerate(sections):
+            field = aligned.fields.displacement(section.image_id, pixels, affines[s][:, within])
+            if field is not None:
+                fields[s] = partial(_field_over, plane, field)
+                # Across the plane, the alignment is followed; within it, the field has replaced it.
+                affines[s][:, within if aligned.fields.follows_tilt else slice(None)] = 0.0
     edges, nearest, neighbour = depth_intervals(
         [section.depth for section in sections], dataset.thickness, dataset.nominal_interval, fill, max_gap
     )
@@ -342,10 +357,8 @@ def stack_sections(
 
 
 def _field_over(plane: Plane, field: Displacement, region: Region) -> NDArray[np.float64]:
-    """A field of a plane at the voxels of a region: (X, Y), float64, of length 1 across the plane."""
-    rows, columns = plane.rows, plane.columns
-    xy = field.coordinates(region[rows], region[columns])
-    return np.expand_dims(xy if rows < columns else xy.swapaxes(1, 2), 1 + plane.fixed)
+    """A field of a plane, as stored, at the voxels of a region: (X, Y), float64, of length 1 across the plane."""
+    return np.expand_dims(field.coordinates(region[plane.rows], region[plane.columns]), 1 + plane.fixed)
 
 
 def depth_intervals(

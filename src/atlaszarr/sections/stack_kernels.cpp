@@ -118,16 +118,16 @@ void find_points(const Geometry &geometry, const int32_t *section_of, const Voxe
             continue;
         }
         const int64_t *size = geometry.sizes[s];
+        const Values at_x(geometry.affines[s][0], voxels), at_y(geometry.affines[s][1], voxels);
         if (f < 0) {
-            const double(*affine)[4] = geometry.affines[s];
-            points.set_affine(first, end, Values(affine[0], voxels), Values(affine[1], voxels), s, size);
+            points.set_affine(first, end, at_x, at_y, s, size);
         } else {
             const Array<const double, 4> field = geometry.fields[f];
             const int64_t i = min(voxels.i, field.shape[1] - 1), j = min(voxels.j, field.shape[2] - 1);
             const Array<const double, 1> x = field[0][i][j], y = field[1][i][j];
             for (int k = first; k < end; k++) {
                 const int64_t column = min(voxels.k + k, field.shape[3] - 1);
-                points.set(k, x[column], y[column], s, size);
+                points.set(k, x[column] + at_x[k], y[column] + at_y[k], s, size);
             }
         }
     }

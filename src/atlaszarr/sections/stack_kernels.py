@@ -48,7 +48,8 @@ class StackGeometry(NamedTuple):
     sizes : ndarray, int64, shape (n, 2)
         Width and height of the tier image of each section; 0 x 0 for a missing image.
     affines : ndarray, float64, shape (n, 2, 4)
-        (X, Y) in pixels of the section's tier image = affines[s] . (z, y, x, 1); NaN for a section with a field.
+        (X, Y) in pixels of the section's tier image = affines[s] . (z, y, x, 1); of a section with a field, what is
+        added to it.
     field_of : ndarray, int32, shape (n,)
         Index of the field of each section; -1 for a section with an affine.
     fields : ndarray, float64, shape (fields, 2, z, y, x)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Displacement
-from atlaszarr.displacement.fields import AffineField, regular
+from atlaszarr.displacement.fields import AffineField, regular, transposed
 from atlaszarr.errors import InputError, NotFoundError, TargetError
 from atlaszarr.resampling.sampler import footprint, resample
 from atlaszarr.stores.target import Target
@@ -619,6 +619,25 @@ def test_a_field_is_saved_and_loaded_by_any_kind_of_path(tmp_path, monkeypatch, 
     assert (tmp_path / name).exists()
     for path in (f"../{name}", f"~/here/../{name}", f"file://{tmp_path}/{name}", f"local://../{name}"):
         assert Displacement.load(path).shape == SHAPE
+
+
+@pytest.mark.parametrize("kind", ["affine", "arrays"])
+def test_a_transposed_field_has_the_same_points_at_exchanged_rows_and_columns(kind):
+    field = (
+        Displacement.simple_affine(SHAPE, 1.2, 0.9, 0.1) if kind == "affine" else Displacement.from_deltas(*smooth(8))
+    )
+    turned = Displacement(transposed(field.field))
+    assert turned.shape == SHAPE[::-1]
+    assert isinstance(turned.field, AffineField) is (kind == "affine")
+    points = field.coordinates().swapaxes(1, 2)
+    np.testing.assert_allclose(turned.coordinates(), points, atol=1e-12)
+    np.testing.assert_array_equal(turned.coordinates(slice(3, 20), slice(5, 9)), turned.coordinates()[:, 3:20, 5:9])
+    x, y = np.meshgrid(np.arange(SHAPE[0]), np.arange(SHAPE[1]))
+    np.testing.assert_allclose(np.stack([turned.delta_x, turned.delta_y]), points - np.stack([x, y]), atol=1e-12)
+    between = np.stack([x + 0.25, y - 0.5])
+    np.testing.assert_allclose(turned.field.at(between), field.field.at(between[::-1].copy()), atol=1e-12)
+    assert Displacement(transposed(turned.field)) == field
+    assert pickle.loads(pickle.dumps(turned)) == turned
 
 
 @pytest.mark.parametrize("name", ["field.npy", "field.ome.zarr"])

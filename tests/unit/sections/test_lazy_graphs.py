@@ -66,7 +66,7 @@ def names(on_missing):
     for lazy in (
         opened(open_volume, resolution=100, fill="linear", on_missing=on_missing),
         opened(open_sections, resolution=100, on_missing=on_missing),
-        *([opened(open_sections, resolution=25, displacement=flat)] if flat else []),
+        *([opened(open_sections, resolution=25, fields=flat)] if flat else []),
     ):
         for array in lazy.data_vars.values():
             found += [array.data.name, array.data.map_blocks(np.negative).name]

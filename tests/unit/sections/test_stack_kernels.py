@@ -40,7 +40,7 @@ def stack(step, fill="nearest", seed=0, with_field=False):
         field_of[[2, 3]] = [0, 1]
         fields = rng.uniform(-5, 300, (2, 2, 4, 1, LENGTH))
         fields[rng.random(fields.shape) < 0.1] = np.nan
-        affines[[2, 3]] = np.nan
+        affines[[2, 3], :, 1:] = 0.0  # what the tilt of an alignment adds across the plane
     geometry = StackGeometry(depth_row, edges, nearest, neighbour, sizes, affines, field_of, fields)
     return geometry, start, shape, np.array(depths)
 
@@ -56,7 +56,7 @@ def expected(geometry, start, shape, section_of):
     points = np.stack([(a[..., k, 0] * z + a[..., k, 1] * y + a[..., k, 3]) + a[..., k, 2] * x for k in range(2)])
     for s in np.flatnonzero(geometry.field_of >= 0):
         field = np.broadcast_to(geometry.fields[geometry.field_of[s]], (2, *shape))
-        points = np.where(section == s, field, points)
+        points = np.where(section == s, field + points, points)
     size = geometry.sizes[section]
     inside = (
         (section >= 0) & (points >= -0.5).all(0) & (points[0] < size[..., 0] - 0.5) & (points[1] < size[..., 1] - 0.5)
