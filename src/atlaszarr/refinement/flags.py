@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -14,19 +14,21 @@ LEAST_SECTIONS = 8
 LEAST_CORRELATION = 0.6
 
 
-def flags(sections: Mapping[int, RefinedSection]) -> dict[int, str]:
+def flags(sections: Mapping[int, RefinedSection], far: Collection[int] = ()) -> dict[int, str]:
     """Flag the sections of a dataset that are damaged, turned, far off in depth, or without contrast.
 
     Parameters
     ----------
     sections : mapping of int to RefinedSection
         The refined sections of one dataset by SectionImage id.
+    far : collection of int
+        The ids of those that `DepthCorrection.far` names.
 
     Returns
     -------
     dict of int to str
         By the ids of the flagged sections, the reason: ``no contrast`` (the section was not judged), ``affine``,
-        ``jacobian`` or ``tissue`` (a hard limit is exceeded), or ``correlation``.
+        ``jacobian`` or ``tissue`` (a hard limit is exceeded), ``depth`` (it is far off), or ``correlation``.
 
     Notes
     -----
@@ -47,6 +49,8 @@ def flags(sections: Mapping[int, RefinedSection]) -> dict[int, str]:
             found[id] = "jacobian"
         elif max(section.before.dice, section.after.dice) < LEAST_DICE:
             found[id] = "tissue"
+        elif id in far:
+            found[id] = "depth"
         elif judged[id] < least:
             found[id] = "correlation"
     return found

@@ -52,7 +52,7 @@ class PlaneRegions:
         near = ndimage.distance_transform_edt(~brain, sampling=resolution) <= _MARGIN if brain.any() else brain
         return cls(indices.reshape(labels.shape).astype(np.int64), len(found), brain, near, resolution)
 
-    def means(self, image: Array, valid: Mask) -> Array:
+    def means(self, image: Array, valid: Mask, template: Array | None = None) -> Array:
         """Paint each region with the mean of an image within it; 0 outside the brain.
 
         Parameters
@@ -61,6 +61,8 @@ class PlaneRegions:
             In the pixels of the plane.
         valid : ndarray, bool, shape (rows, columns)
             The pixels whose values count.
+        template : ndarray, float64, shape (rows, columns), optional
+            The multiple of it that fits the image best is added, less its mean in each region.
 
         Returns
         -------
@@ -71,7 +73,13 @@ class PlaneRegions:
         inside = valid & self.brain
         overall = float(image[inside].mean()) if inside.any() else 0.0
         weight = _SHRINKING / self.resolution**2
-        return np.where(self.brain, ((sums + weight * overall) / (counts + weight))[self.indices], 0.0)
+        painted = np.where(self.brain, ((sums + weight * overall) / (counts + weight))[self.indices], 0.0)
+        if template is None:
+            return painted
+        rest = np.where(self.brain, template - self.means(template, valid), 0.0)
+        length = float((rest[inside] ** 2).sum())
+        slope = float((rest[inside] * (image - painted)[inside]).sum()) / length if length else 0.0
+        return painted + slope * rest
 
     def explained(self, image: Array, valid: Mask) -> float:
         """The share of the variance of an image within the brain that the means of the labels explain, 0 to 1."""

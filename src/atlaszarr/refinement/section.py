@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -101,6 +102,11 @@ class RefinedSection:
     deformation: tuple[float, float]
     jacobian: float
 
+    @property
+    def weight(self) -> float:
+        """What the field is worth next to those of other sections: its unseen correlation, 0 if it is not kept."""
+        return max(self.after.unseen, 0.0) if self.kept else 0.0
+
     @cached_property
     def displacement(self) -> Displacement:
         """The field in pixels of the plane: ``recorded.compose(refined.displacement)`` is the refined registration."""
@@ -108,7 +114,13 @@ class RefinedSection:
 
 
 def refine_section(
-    image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any], resolution: float = 25.0
+    image: NDArray[np.uint8],
+    inside: Mask,
+    labels: NDArray[Any],
+    resolution: float = 25.0,
+    *,
+    template: NDArray[Any] | None = None,
+    hold_out: Collection[int] = (),
 ) -> RefinedSection:
     """Refine the registration of a section to the labels of an annotation.
 
@@ -122,6 +134,11 @@ def refine_section(
         The annotation at the same pixels; 0 outside the brain.
     resolution : float
         Pixel size in um: 50, or a whole fraction of it such as 25 or 10.
+    template : ndarray, shape (rows, columns), optional
+        The grey levels of a template at the same pixels. A multiple of what they differ within each region is added to
+        the means that the section is fitted to; it may be negative.
+    hold_out : collection of int
+        Labels that take no part in the fit, for judging it there. The figures count all.
 
     Returns
     -------
@@ -141,7 +158,7 @@ def refine_section(
     checkerboard of 1 mm and judged on the black ones; if the local correlation rises there, they are fitted to all.
     """
     check_libraries()
-    fitting = _Fitting.of(image, inside, labels, resolution)
+    fitting = _Fitting.of(image, inside, labels, resolution, template, hold_out)
     identity = _Registration(np.eye(2, 3), np.zeros((2, *fitting.fitted.shape)))
     if fitting.contrast < LEAST_EXPLAINED:
         figures = fitting.figures(identity)
@@ -192,6 +209,8 @@ class _Fitting:
     dark: Array
     shown: Array
     regions: PlaneRegions
+    held_out: Mask
+    template: Array | None
     factor: int
     fitted: Array
     """The darkness in the fitted grid."""
@@ -199,15 +218,26 @@ class _Fitting:
     """The white squares of the checkerboard, in the fitted grid."""
 
     @classmethod
-    def of(cls, image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any], resolution: float) -> _Fitting:
-        factor = _factor(resolution)
-        _validate(image, inside, labels)
+    def of(
+        cls,
+        image: NDArray[np.uint8],
+        inside: Mask,
+        labels: NDArray[Any],
+        resolution: float,
+        template: NDArray[Any] | None,
+        hold_out: Collection[int],
+    ) -> _Fitting:
+        factor = pixels_joined(FITTED, resolution)
+        validate_section(image, inside, labels, template)
         dark = darkness(image, inside)
         fitted = binned(dark, factor)
         side = round(_SQUARE / FITTED)
         rows, columns = (np.arange(n) // side for n in fitted.shape)
         white = (rows[:, np.newaxis] + columns) % 2 == 0
-        return cls(dark, inside.astype(np.float64), PlaneRegions.of(labels, resolution), factor, fitted, white)
+        held_out = np.isin(labels, np.array(sorted(hold_out), np.int64))
+        levels = None if template is None else template.astype(np.float64)
+        regions = PlaneRegions.of(labels, resolution)
+        return cls(dark, inside.astype(np.float64), regions, held_out, levels, factor, fitted, white)
 
     @property
     def contrast(self) -> float:
@@ -286,8 +316,8 @@ class _Fitting:
         from scipy import ndimage
 
         dark, shown = self._seen(registration)
-        valid = self.regions.near & shown & fine
-        means = binned(self.regions.means(dark, valid), self.factor)
+        valid = self.regions.near & shown & fine & ~self.held_out
+        means = binned(self.regions.means(dark, valid, self.template), self.factor)
         target = np.asarray(ndimage.gaussian_filter(means, smoothing))
         return target, binned(valid.astype(np.float64), self.factor) > 0.5
 
@@ -313,18 +343,28 @@ class _Fitting:
         return float(np.median(LocalCorrelation(means, weight).coefficients(seen)[judged]))
 
 
-def _factor(resolution: float) -> int:
-    factor = round(FITTED / resolution) if 0 < resolution <= FITTED else 0
-    if not factor or abs(factor * resolution - FITTED) > 1e-9:
+def pixels_joined(fitted: float, resolution: float) -> int:
+    """How many pixels of a resolution, along each axis, are one of the pixel size of a fit, both in um.
+
+    Raises
+    ------
+    InputError
+        If the resolution is not a whole fraction.
+    """
+    factor = round(fitted / resolution) if 0 < resolution <= fitted else 0
+    if not factor or abs(factor * resolution - fitted) > 1e-9:
         raise InputError(
-            f"resolution {resolution:g} um does not divide {FITTED:g} um, at which sections are fitted; use 50, 25 or "
+            f"resolution {resolution:g} um does not divide {fitted:g} um, at which sections are fitted; use 50, 25 or "
             "10",
             code="not-supported",
         )
     return factor
 
 
-def _validate(image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any]) -> None:
+def validate_section(
+    image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any], template: NDArray[Any] | None = None
+) -> None:
+    """Raise an InputError if the arrays of a section and its plane do not fit one another."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(
             f"section image of dtype {image.dtype} and shape {image.shape} must be uint8, (rows, columns, 3)",
@@ -339,4 +379,9 @@ def _validate(image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any]) -> N
             f"image, inside and labels have shapes {image.shape[:2]}, {inside.shape} and {labels.shape}; give one "
             "plane",
             code="shape-mismatch",
+        )
+    if template is not None and (template.dtype.kind not in "iuf" or template.shape != labels.shape):
+        raise InputError(
+            f"template of dtype {template.dtype} and shape {template.shape} must be numbers, {labels.shape}",
+            code="invalid-array",
         )

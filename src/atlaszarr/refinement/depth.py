@@ -1,0 +1,154 @@
+"""The depth of sections: how well each fits the regions at other depths, and where a dataset and its sections lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InputError
+from .arrays import binned
+from .darkness import darkness, evened, tissue
+from .polynomial import explained_by_warp
+from .regions import PlaneRegions
+from .section import check_libraries, pixels_joined, validate_section
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+#: Offsets of depth in um at which a section is compared.
+OFFSETS: Array = np.arange(-800.0, 801.0, 100.0)
+#: Pixel size at which a section is compared, in um.
+COMPARED = 100.0
+#: A section is far off if its depth is corrected by more than this, in um.
+FAR = 300.0
+
+
+def depth_scores(
+    image: NDArray[np.uint8],
+    inside: Mask,
+    planes: Iterable[NDArray[Any]],
+    resolution: float = 25.0,
+    template: Iterable[NDArray[Any]] | None = None,
+) -> Array:
+    """Score how well a section fits an annotation at each offset of its depth.
+
+    Parameters
+    ----------
+    image : ndarray, uint8, shape (rows, columns, 3)
+        The section in the plane, as its recorded alignment registers it; brightfield.
+    inside : ndarray, bool, shape (rows, columns)
+        Whether each pixel lies inside the section image.
+    planes : iterable of ndarray, integer, shape (rows, columns)
+        The annotation at the same pixels if the section were deeper by each of `OFFSETS`, in their order; 0 outside the
+        brain. They are taken one after another.
+    resolution : float
+        Pixel size in um: 100, or a whole fraction of it such as 50, 25 or 10.
+    template : iterable of ndarray, shape (rows, columns), optional
+        The grey levels of a template in the same planes.
+
+    Returns
+    -------
+    ndarray, float64, shape (offsets,)
+        The share of the variance of the evened darkness that the regions, and the template, explain after a quick warp;
+        0 where a plane has no brain.
+
+    Raises
+    ------
+    InputError
+        If the shapes or dtypes do not fit, there is not one plane for each of `OFFSETS`, the resolution is not a whole
+        fraction of 100 um, or SimpleITK or SciPy is not installed.
+    """
+    check_libraries()
+    factor = pixels_joined(COMPARED, resolution)
+    dark = binned(darkness(image, inside), factor)
+    shown = binned(inside.astype(np.float64), factor) > 0.99
+    seen = evened(dark, tissue(dark, COMPARED) & shown, COMPARED)
+    middle = slice(factor // 2, None, factor)
+    found = []
+    for labels, grey in zip(planes, repeat(None) if template is None else template, strict=template is not None):
+        validate_section(image, inside, labels, grey)
+        regions = PlaneRegions.of(_padded(labels, factor)[middle, middle], COMPARED)
+        levels = None
+        if grey is not None:
+            coarse = binned(grey.astype(np.float64), factor)
+            levels = evened(coarse / max(float(coarse.max()), 1.0), regions.brain, COMPARED)
+        found.append(explained_by_warp(seen, shown, regions, levels))
+    if len(found) != len(OFFSETS):
+        raise InputError(
+            f"{len(found)} planes are given; give one for each of the {len(OFFSETS)} offsets", code="invalid-length"
+        )
+    return np.array(found)
+
+
+def _padded(labels: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Labels whose rows and columns are divisible by a factor, like those of `binned`."""
+    rows, columns = labels.shape
+    return np.pad(labels, ((0, -rows % factor), (0, -columns % factor)), mode="edge")
+
+
+@dataclass(frozen=True, eq=False)
+class DepthCorrection:
+    """The corrected depths of the sections of a dataset.
+
+    Attributes
+    ----------
+    dataset : float
+        What is added to the depths of all sections, in um.
+    sections : ndarray, float64, shape (sections,)
+        What is added to the depth of each section, that of the dataset included, in um.
+    far : ndarray, bool, shape (sections,)
+        Whether the best offset of a section is more than 300 um from that of the dataset, corrected or not; all, if
+        that of the dataset exceeds 300 um.
+    """
+
+    dataset: float
+    sections: Array
+    far: Mask
+
+
+def correct_depths(depths: ArrayLike, scores: ArrayLike) -> DepthCorrection:
+    """Find where a dataset and its sections lie.
+
+    Parameters
+    ----------
+    depths : array_like, shape (sections,)
+        Recorded depths, in um.
+    scores : array_like, shape (sections, offsets)
+        By `depth_scores`.
+
+    Returns
+    -------
+    DepthCorrection
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit.
+    """
+    depths, scores = np.asarray(depths, np.float64), np.asarray(scores, np.float64)
+    if depths.ndim != 1 or scores.shape != (len(depths), len(OFFSETS)):
+        raise InputError(
+            f"depths and scores have shapes {depths.shape} and {scores.shape}; give (sections,) and (sections, "
+            f"{len(OFFSETS)})",
+            code="shape-mismatch",
+        )
+    if not len(depths):
+        return DepthCorrection(0.0, depths, np.zeros(0, bool))
+    dataset = float(_peak(np.median(scores - scores.max(axis=1, keepdims=True), axis=0)))
+    own = np.array([_peak(row) for row in scores])
+    far = (np.abs(own - dataset) > FAR) | (abs(dataset) > FAR)
+    return DepthCorrection(dataset, np.where(np.abs(own - dataset) > 100.0, own, dataset), far)
+
+
+def _peak(scores: Array) -> float:
+    """The offset at which a curve is highest, by a parabola through the highest point and its neighbours."""
+    best = int(np.clip(np.argmax(scores), 1, len(scores) - 2))
+    low, middle, high = scores[best - 1 : best + 2].tolist()
+    bend = low - 2.0 * middle + high
+    shift = 0.5 * (low - high) / bend if bend < 0 else 0.0
+    return float(OFFSETS[best] + min(max(shift, -1.0), 1.0) * (OFFSETS[1] - OFFSETS[0]))
