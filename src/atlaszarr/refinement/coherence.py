@@ -70,7 +70,7 @@ def coherent(fields: ArrayLike, depths: ArrayLike, weights: ArrayLike, middle: i
     rest = values - affine
     found = np.zeros(values.shape[1:])
     for part, error in ((affine, _AFFINE_ERROR), (rest, _REST_ERROR)):
-        found += np.tensordot(_mixture(part, places, worth, own, error), part, 1)
+        found += np.einsum("s,sirc->irc", _mixture(part, places, worth, own, error), part)
     return found
 
 
@@ -79,8 +79,10 @@ def _affine_parts(fields: Array) -> Array:
     _, _, rows, columns = fields.shape
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
     basis = np.stack([np.ones(rows * columns), x / columns - 0.5, y / rows - 0.5])
-    coefficients = np.linalg.solve(basis @ basis.T, basis @ fields.reshape(-1, rows * columns).T)
-    return np.asarray((coefficients.T @ basis).reshape(fields.shape))
+    # Sums of einsum are the same on any number of threads; those of BLAS are not.
+    products = np.einsum("ip,fp->if", basis, fields.reshape(-1, rows * columns))
+    coefficients = np.linalg.solve(np.einsum("ip,jp->ij", basis, basis), products)
+    return np.asarray(np.einsum("if,ip->fp", coefficients, basis).reshape(fields.shape))
 
 
 def _mixture(part: Array, depths: Array, worth: Array, own: int, error: float) -> Array:
@@ -88,7 +90,7 @@ def _mixture(part: Array, depths: Array, worth: Array, own: int, error: float) -
     count = len(part)
     flat = part.reshape(count, -1)
     # Squared lengths of all combinations of the fields follow from their products, per pixel.
-    products = flat @ flat.T * (2.0 / flat.shape[1])
+    products = np.einsum("ip,jp->ij", flat, flat) * (2.0 / flat.shape[1])
 
     def departure(section: int, weights: Array) -> float:
         difference = -_regression(depths, np.where(np.arange(count) == section, 0.0, weights), section)

@@ -76,7 +76,7 @@ def depth_scores(
     seen = evened(dark, tissue(dark, COMPARED) & shown, COMPARED)
     middle = slice(factor // 2, None, factor)
     found = []
-    for labels, grey in zip(planes, repeat(None) if template is None else template, strict=template is not None):
+    for labels, grey in zip(planes, repeat(None) if template is None else template, strict=False):
         validate_section(image, inside, labels, grey)
         regions = PlaneRegions.of(_padded(labels, factor)[middle, middle], COMPARED)
         levels = None

@@ -54,86 +54,118 @@ def explained_by_warp(image: Array, shown: Mask, regions: PlaneRegions, template
 
     if not regions.brain.any():
         return 0.0
-    basis, costs = _polynomials(regions.brain)
-    warp = np.zeros((2, len(basis)))
+    polynomials = _Polynomials.of(regions.brain)
+    warp = np.zeros((2, len(polynomials.costs)))
     for sigma, steps in _LEVELS:
         smooth = np.asarray(ndimage.gaussian_filter(image, sigma))
         for _ in range(steps):
-            seen = _Seen.of(smooth, shown, warp, basis, regions, template)
+            seen = _Seen.of(smooth, shown, polynomials.displaced(warp), regions, template)
             if seen is None:
                 return 0.0
-            step = seen.step(warp, costs)
+            step = seen.step(warp, polynomials)
             warp = warp + step * min(1.0, _STEP / max(float(np.abs(step).max()), 1e-12))
-    last = _Seen.of(image, shown, warp, basis, regions, template)
+    last = _Seen.of(image, shown, polynomials.displaced(warp), regions, template)
     return 1.0 - last.unexplained if last is not None else 0.0
 
 
-def _polynomials(brain: Mask) -> tuple[Array, Array]:
-    """The polynomials over a grid, (n, rows, columns), about 1 at the outline of the brain, and their costs (n,)."""
-    rows, columns = np.nonzero(brain)
-    centre = np.array([columns.mean(), rows.mean()])
-    unit = max(_UNIT * float(np.sqrt(columns.var() + rows.var())), 1.0)
-    x, y = (points_of(brain.shape) - centre[:, np.newaxis, np.newaxis]) / unit
-    powers = [(degree - j, j) for degree in range(_DEGREE + 1) for j in range(degree + 1)]
-    costs = [_COSTS[min(a + b, len(_COSTS) - 1)] for a, b in powers]
-    return np.stack([x**a * y**b for a, b in powers]), np.array(costs)
+@dataclass(frozen=True, eq=False)
+class _Polynomials:
+    """The polynomials of a warp over a grid, about 1 at the outline of the brain.
+
+    Attributes
+    ----------
+    monomials : ndarray, float64, shape (m, rows, columns)
+        Up to twice the degree; the first n are the polynomials.
+    costs : ndarray, float64, shape (n,)
+    products : ndarray, int64, shape (n, n)
+        Which of the monomials is the product of each two polynomials.
+    """
+
+    monomials: Array
+    costs: Array
+    products: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, brain: Mask) -> _Polynomials:
+        rows, columns = np.nonzero(brain)
+        centre = np.array([columns.mean(), rows.mean()])
+        unit = max(_UNIT * float(np.sqrt(columns.var() + rows.var())), 1.0)
+        x, y = (points_of(brain.shape) - centre[:, np.newaxis, np.newaxis]) / unit
+        powers = [(degree - j, j) for degree in range(2 * _DEGREE + 1) for j in range(degree + 1)]
+        count = sum(a + b <= _DEGREE for a, b in powers)
+        costs = [_COSTS[min(a + b, len(_COSTS) - 1)] for a, b in powers[:count]]
+        products = [[powers.index((a + c, b + d)) for c, d in powers[:count]] for a, b in powers[:count]]
+        x_powers, y_powers = (np.stack([each**k for k in range(2 * _DEGREE + 1)]) for each in (x, y))
+        monomials = np.stack([x_powers[a] * y_powers[b] for a, b in powers])
+        return cls(monomials, np.array(costs), np.array(products))
+
+    def displaced(self, warp: Array) -> Array:
+        """The points that a warp, (2, n), moves the pixels to: shape (2, rows, columns)."""
+        shape = self.monomials.shape[1:]
+        return np.asarray(points_of(shape) + np.einsum("in,nrc->irc", warp, self.monomials[: len(self.costs)]))
+
+
+# Sums are those of einsum, not of BLAS, which adds in another order on another number of threads.
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A warped image at the pixels that are compared.
+    """A warped image, and what is not explained of it; 0 where nothing is compared.
 
     Attributes
     ----------
-    rest : ndarray, float64, shape (pixels,)
-        What the regions and the template do not explain.
-    centred : ndarray, float64, shape (pixels,)
+    valid : ndarray, bool, shape (rows, columns)
+        The pixels that are compared.
+    centred : ndarray, float64, shape (rows, columns)
         The image less its mean.
-    slopes : ndarray, float64, shape (2 n, pixels)
-        The derivatives of the image by the coefficients of the warp.
-    projection : _Projection
+    rest : ndarray, float64, shape (rows, columns)
+        What the regions and the template do not explain.
+    slopes : ndarray, float64, shape (2, rows, columns)
+        The derivatives of the image along x and y.
     """
 
-    rest: Array
+    valid: Mask
     centred: Array
+    rest: Array
     slopes: Array
-    projection: _Projection
 
     @classmethod
     def of(
-        cls, image: Array, shown: Mask, warp: Array, basis: Array, regions: PlaneRegions, template: Array | None
+        cls, image: Array, shown: Mask, points: Array, regions: PlaneRegions, template: Array | None
     ) -> _Seen | None:
-        points = points_of(image.shape) + np.tensordot(warp, basis, 1)
         seen = sampled(image, points)
         valid = regions.near & (sampled(shown.astype(np.float64), points, 0.0) > 0.99)
         if not (valid & regions.brain).any():
             return None
-        values = np.asarray(seen[valid])
-        centred = values - values.mean()
+        values = seen[valid]
+        centred, rest = np.zeros(seen.shape), np.zeros(seen.shape)
+        centred[valid] = values - values.mean()
         if not centred.any():
             return None
-        down, across = (np.asarray(part) for part in np.gradient(seen))
-        inside = basis[:, valid]
-        slopes = np.concatenate([across[valid] * inside, down[valid] * inside])
         projection = _Projection.of(regions.indices[valid], None if template is None else template[valid])
-        return cls(projection.rest(values[np.newaxis])[0], centred, slopes, projection)
+        rest[valid] = projection.rest(values)
+        down, across = (np.where(valid, part, 0.0) for part in np.gradient(seen))
+        return cls(valid, centred, rest, np.stack([across, down]))
 
     @property
     def unexplained(self) -> float:
         """The share of the variance that is not explained."""
-        return float(self.rest @ self.rest) / float(self.centred @ self.centred)
+        return float((self.rest**2).sum()) / float((self.centred**2).sum())
 
-    def step(self, warp: Array, costs: Array) -> Array:
+    def step(self, warp: Array, polynomials: _Polynomials) -> Array:
         """The change of the coefficients of a warp, (2, n), at which least is unexplained."""
-        rest = max(float(self.rest @ self.rest), 1e-9)
-        total = float(self.centred @ self.centred)
+        count = len(polynomials.costs)
+        basis = polynomials.monomials[:count]
+        rest, total = max(float((self.rest**2).sum()), 1e-9), float((self.centred**2).sum())
         # The product of the rest, which is projected, with the slopes is that with the projected slopes.
-        gradient = self.slopes @ self.rest / rest - self.slopes @ self.centred / total
-        around = self.slopes - self.slopes.mean(axis=1, keepdims=True)
-        weights = np.tile(costs, 2)
-        curvature = around @ around.T / rest + np.diag(weights + 1e-9)
-        found = np.linalg.solve(curvature, -gradient - weights * warp.ravel())
-        return np.asarray(found.reshape(warp.shape))
+        gradient = np.einsum("irc,rc,nrc->in", self.slopes, self.rest / rest - self.centred / total, basis).ravel()
+        squares = np.stack([self.slopes[0] ** 2, self.slopes[0] * self.slopes[1], self.slopes[1] ** 2])
+        sums = np.einsum("krc,mrc->km", squares, polynomials.monomials)[:, polynomials.products]
+        means = np.einsum("irc,nrc->in", self.slopes, basis).ravel()
+        around = np.block([[sums[0], sums[1]], [sums[1], sums[2]]]) - np.outer(means, means) / self.valid.sum()
+        costs = np.tile(polynomials.costs, 2)
+        curvature = around / rest + np.diag(costs + 1e-9)
+        return np.asarray(np.linalg.solve(curvature, -gradient - costs * warp.ravel()).reshape(warp.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +183,10 @@ class _Projection:
         found = cls(indices, counts, None)
         if template is None:
             return found
-        rest = np.asarray(found.rest(template[np.newaxis])[0])
-        return cls(indices, counts, rest / max(float(np.linalg.norm(rest)), 1e-12))
+        rest = found.rest(template)
+        return cls(indices, counts, rest / max(float(np.sqrt((rest**2).sum())), 1e-12))
 
     def rest(self, values: Array) -> Array:
-        """The rest of values of shape (n, pixels)."""
-        means = np.stack([np.bincount(self.indices, weights=row) / self.counts for row in values])
-        out = values - means[:, self.indices]
-        return out if self.template is None else out - np.outer(out @ self.template, self.template)
+        """The rest of values of the pixels."""
+        out = values - (np.bincount(self.indices, weights=values) / self.counts)[self.indices]
+        return out if self.template is None else out - float((out * self.template).sum()) * self.template

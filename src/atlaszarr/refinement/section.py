@@ -36,8 +36,8 @@ _AFFINE_SMOOTHING, _MEANS_SMOOTHING = 1.0, 0.8
 _SQUARE = 1000.0
 #: Pixels of the fitted grid between what is judged and the outline of the brain.
 _INNER = RADIUS + 1
-#: The least rise of the local correlation on the unseen half for which a section is moved.
-LEAST_RISE = 0.02
+#: The least rise of the local correlation on the unseen half for which a section is moved, and as a part of what it was.
+LEAST_RISE, LEAST_GAIN = 0.02, 0.2
 #: The least correlation on the unseen half, fitted or not, of a section whose regions differ.
 LEAST_UNSEEN = 0.01
 #: The least share of the variance within the brain that the regions explain.
@@ -155,7 +155,8 @@ def refine_section(
     -----
     An affine, then a smooth deformation, maximize the correlation with the mean of the section in every region, which
     is computed anew in each round: any stain is fitted, without a template. They are fitted to the white squares of a
-    checkerboard of 1 mm and judged on the black ones; if the local correlation rises there, they are fitted to all.
+    checkerboard of 1 mm and judged on the black ones; if the local correlation rises there by at least 0.02 and a fifth,
+    they are fitted to all.
     """
     check_libraries()
     fitting = _Fitting.of(image, inside, labels, resolution, template, hold_out)
@@ -165,7 +166,7 @@ def refine_section(
         return fitting.result(identity, "no contrast", figures, figures)
     trial = fitting.fit(fitting.white)
     before, judged = (fitting.figures(each) for each in (identity, trial))
-    if judged.unseen - before.unseen < LEAST_RISE:
+    if judged.unseen - before.unseen < max(LEAST_RISE, LEAST_GAIN * before.unseen):
         is_flat = max(judged.unseen, before.unseen) < LEAST_UNSEEN
         return fitting.result(trial, "no contrast" if is_flat else "no rise on the unseen half", before, judged)
     whole = fitting.fit(np.ones(fitting.white.shape, bool))
