@@ -36,7 +36,7 @@ _AFFINE_SMOOTHING, _MEANS_SMOOTHING = 1.0, 0.8
 _SQUARE = 1000.0
 #: Pixels of the fitted grid between what is judged and the outline of the brain.
 _INNER = RADIUS + 1
-#: The least rise of the local correlation on the unseen half for which a section is moved, and as a part of what it was.
+#: The least rise of the local correlation on the unseen half for which a section is moved, and as a part of it before.
 LEAST_RISE, LEAST_GAIN = 0.02, 0.2
 #: The least correlation on the unseen half, fitted or not, of a section whose regions differ.
 LEAST_UNSEEN = 0.01
@@ -155,8 +155,8 @@ def refine_section(
     -----
     An affine, then a smooth deformation, maximize the correlation with the mean of the section in every region, which
     is computed anew in each round: any stain is fitted, without a template. They are fitted to the white squares of a
-    checkerboard of 1 mm and judged on the black ones; if the local correlation rises there by at least 0.02 and a fifth,
-    they are fitted to all.
+    checkerboard of 1 mm and judged on the black ones; if the local correlation rises there by at least 0.02 and by a
+    fifth, they are fitted to all.
     """
     check_libraries()
     fitting = _Fitting.of(image, inside, labels, resolution, template, hold_out)
