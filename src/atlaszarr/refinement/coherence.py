@@ -10,7 +10,7 @@ from ..errors import InputError
 Array = NDArray[np.float64]
 
 #: How many neighbours on each side are needed.
-WINDOW = 4
+WINDOW = 7
 #: Standard deviation of the weight of a neighbour by its distance in depth, in um.
 _DISTANCE = 500.0
 #: How far a field departs from those of its neighbours by the errors of the fit: its affine part and the rest, in um.

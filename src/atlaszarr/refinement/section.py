@@ -135,8 +135,8 @@ def refine_section(
     resolution : float
         Pixel size in um: 50, or a whole fraction of it such as 25 or 10.
     template : ndarray, shape (rows, columns), optional
-        The grey levels of a template at the same pixels. A multiple of what they differ within each region is added to
-        the means that the section is fitted to; it may be negative.
+        The grey levels of a template at the same pixels. The multiple, positive or negative, of what they differ within
+        each region that fits best is added to the means that the section is fitted to and judged by.
     hold_out : collection of int
         Labels that take no part in the fit, for judging it there. The figures count all.
 
@@ -243,7 +243,7 @@ class _Fitting:
     @property
     def contrast(self) -> float:
         """The share of the variance of the section that its regions explain, as it is recorded."""
-        return self.regions.explained(self.dark, self.shown > 0)
+        return self.regions.explained(self.dark, self.shown > 0, self.template)
 
     def fit(self, seen: Mask) -> _Registration:
         """Fit the pixels of a mask of the fitted grid."""
@@ -339,7 +339,7 @@ class _Fitting:
         """The median correlation, over pixels `judged`, of pixels `compared` with the means of pixels `fitted`."""
         if not judged.any():
             return 0.0
-        means = binned(self.regions.means(dark, fitted), self.factor)
+        means = binned(self.regions.means(dark, fitted, self.template), self.factor)
         weight = binned(compared.astype(np.float64), self.factor)
         return float(np.median(LocalCorrelation(means, weight).coefficients(seen)[judged]))
 
