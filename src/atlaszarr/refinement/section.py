@@ -164,12 +164,13 @@ def refine_section(
     if fitting.contrast < LEAST_EXPLAINED:
         figures = fitting.figures(identity)
         return fitting.result(identity, "no contrast", figures, figures)
-    trial = fitting.fit(fitting.white)
+    trial = fitting.fit(fitting.white, np.eye(2, 3))
     before, judged = (fitting.figures(each) for each in (identity, trial))
     if judged.unseen - before.unseen < max(LEAST_RISE, LEAST_GAIN * before.unseen):
         is_flat = max(judged.unseen, before.unseen) < LEAST_UNSEEN
         return fitting.result(trial, "no contrast" if is_flat else "no rise on the unseen half", before, judged)
-    whole = fitting.fit(np.ones(fitting.white.shape, bool))
+    # What was judged is where the fit to all starts, so that it does not end elsewhere.
+    whole = fitting.fit(np.ones(fitting.white.shape, bool), trial.affine)
     after = fitting.figures(whole)
     after = Figures(after.correlation, judged.unseen, after.dice)
     return fitting.result(whole, fitting.exceeded(whole, after), before, after)
@@ -245,13 +246,12 @@ class _Fitting:
         """The share of the variance of the section that its regions explain, as it is recorded."""
         return self.regions.explained(self.dark, self.shown > 0, self.template)
 
-    def fit(self, seen: Mask) -> _Registration:
-        """Fit the pixels of a mask of the fitted grid."""
+    def fit(self, seen: Mask, affine: Array) -> _Registration:
+        """Fit the pixels of a mask of the fitted grid, from an affine on."""
         fine = self._fine(seen)
         shape = self.fitted.shape
         flat = np.zeros((2, *shape))
         shown = binned(self.shown, self.factor) > 0.99
-        affine = np.eye(2, 3)
         for _ in range(_AFFINES):
             target, valid = self._target(_Registration(affine, flat), fine, _AFFINE_SMOOTHING)
             affine = fit_affine(target, self.fitted, valid, shown, affine)
