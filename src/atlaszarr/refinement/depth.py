@@ -11,19 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from .arrays import binned
-from .darkness import darkness, evened, tissue
-from .polynomial import explained_by_warp
-from .regions import PlaneRegions
-from .section import check_libraries, pixels_joined, validate_section
+from .darkness import darkness
+from .polynomial import CoarseSection
+from .section import check_libraries, validate_section
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 #: Offsets of depth in um at which a section is compared.
 OFFSETS: Array = np.arange(-900.0, 901.0, 100.0)
-#: Pixel size at which a section is compared, in um.
-COMPARED = 100.0
 #: A section is far off if its depth is corrected by more than this, in um.
 FAR = 300.0
 #: The least unexplained share of the variance that counts.
@@ -70,31 +66,17 @@ def depth_scores(
         fraction of 100 um, or SimpleITK or SciPy is not installed.
     """
     check_libraries()
-    factor = pixels_joined(COMPARED, resolution)
-    dark = binned(darkness(image, inside), factor)
-    shown = binned(inside.astype(np.float64), factor) > 0.99
-    seen = evened(dark, tissue(dark, COMPARED) & shown, COMPARED)
-    middle = slice(factor // 2, None, factor)
+    validate_section(image, inside, inside.astype(np.uint8))
+    section = CoarseSection.of(darkness(image, inside), inside, resolution)
     found = []
     for labels, grey in zip(planes, repeat(None) if template is None else template, strict=False):
         validate_section(image, inside, labels, grey)
-        regions = PlaneRegions.of(_padded(labels, factor)[middle, middle], COMPARED)
-        levels = None
-        if grey is not None:
-            coarse = binned(grey.astype(np.float64), factor)
-            levels = evened(coarse / max(float(coarse.max()), 1.0), regions.brain, COMPARED)
-        found.append(explained_by_warp(seen, shown, regions, levels))
+        found.append(section.fit(labels, grey).explained)
     if len(found) != len(OFFSETS):
         raise InputError(
             f"{len(found)} planes are given; give one for each of the {len(OFFSETS)} offsets", code="invalid-length"
         )
     return np.array(found)
-
-
-def _padded(labels: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Labels whose rows and columns are divisible by a factor, like those of `binned`."""
-    rows, columns = labels.shape
-    return np.pad(labels, ((0, -rows % factor), (0, -columns % factor)), mode="edge")
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import points_of, sampled
+from .arrays import binned, pixels_joined, points_of, sampled
+from .darkness import evened, tissue
 from .regions import PlaneRegions
 
 Array = NDArray[np.float64]
@@ -25,47 +27,119 @@ _UNIT = 1.5
 _STEP = 2.0
 
 
-def explained_by_warp(image: Array, shown: Mask, regions: PlaneRegions, template: Array | None = None) -> float:
-    """Warp an image to regions, and find the share of its variance that they explain.
+@dataclass(frozen=True, eq=False)
+class PolynomialWarp:
+    """A warp of an image to regions.
+
+    Attributes
+    ----------
+    affine : ndarray, float64, shape (2, 3)
+        The affine that is nearest to the warp over the brain: (x, y, 1) in pixels of the plane to (x, y) in pixels of
+        the image.
+    explained : float
+        The share of the variance of the image that the regions explain, 0 to 1; 0 without a brain or variance.
+    """
+
+    affine: Array
+    explained: float
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseSection:
+    """A section at 100 um, whose warp to the labels of a plane takes some 20 ms.
+
+    Attributes
+    ----------
+    evened : ndarray, float64, shape (rows, columns)
+        Its darkness, by `darkness.evened`.
+    shown : ndarray, bool, shape (rows, columns)
+        Whether each pixel lies inside the section image.
+    factor : int
+        Pixels of the plane that are joined along each axis.
+    """
+
+    evened: Array
+    shown: Mask
+    factor: int
+    resolution: ClassVar[float] = 100.0
+
+    @classmethod
+    def of(cls, darkness: Array, inside: Mask, resolution: float) -> Self:
+        """The section with a darkness in the pixels of a plane, of a size in um.
+
+        Raises
+        ------
+        InputError
+            If the resolution is not a whole fraction of 100 um.
+        """
+        factor = pixels_joined(cls.resolution, resolution)
+        dark, shown = binned(darkness, factor), binned(inside.astype(np.float64), factor) > 0.99
+        return cls(evened(dark, tissue(dark, cls.resolution) & shown, cls.resolution), shown, factor)
+
+    def fit(
+        self, labels: NDArray[Any], template: NDArray[Any] | None = None, compared: Mask | None = None
+    ) -> PolynomialWarp:
+        """Warp the section to labels, and the grey levels of a template, both in the pixels of a plane.
+
+        `compared` are the pixels that take part; by default all.
+        """
+        rows, columns = labels.shape
+        padded = np.pad(labels, ((0, -rows % self.factor), (0, -columns % self.factor)), mode="edge")
+        middle = slice(self.factor // 2, None, self.factor)
+        regions = PlaneRegions.of(padded[middle, middle], self.resolution)
+        near, levels = regions.near, None
+        if compared is not None:
+            near = near & (binned(compared.astype(np.float64), self.factor) > 0.5)
+        if template is not None:
+            grey = binned(template.astype(np.float64), self.factor)
+            levels = evened(grey / max(float(grey.max()), 1.0), regions.brain, self.resolution)
+        return fit_polynomial(self.evened, self.shown, regions, near, levels)
+
+
+def fit_polynomial(
+    image: Array, shown: Mask, regions: PlaneRegions, near: Mask, template: Array | None = None
+) -> PolynomialWarp:
+    """Find the warp by polynomials of degree 3 at which regions explain most of an image.
 
     Parameters
     ----------
     image : ndarray, float64, shape (rows, columns)
         Evened, so that its outline is no stronger than its regions.
     shown : ndarray, bool, shape (rows, columns)
-        The pixels whose values are known.
+        The pixels of the image whose values are known.
     regions : PlaneRegions
         In the same pixels.
+    near : ndarray, bool, shape (rows, columns)
+        The pixels of the plane that are compared.
     template : ndarray, float64, shape (rows, columns), optional
         An image whose multiple explains what the regions do not.
 
     Returns
     -------
-    float
-        0 to 1; 0 without a brain or variance.
+    PolynomialWarp
 
     Notes
     -----
-    Gauss-Newton steps on the logarithm of the unexplained share of the variance, over the brain and what is near, with
+    Gauss-Newton steps on the logarithm of the unexplained share of the variance, with
     the means of the regions at each step those of the warped image (variable projection: Golub and Pereyra 1973, SIAM
     Journal on Numerical Analysis 10, 413-432).
     """
     from scipy import ndimage
 
-    if not regions.brain.any():
-        return 0.0
     polynomials = _Polynomials.of(regions.brain)
     warp = np.zeros((2, len(polynomials.costs)))
     for sigma, steps in _LEVELS:
         smooth = np.asarray(ndimage.gaussian_filter(image, sigma))
         for _ in range(steps):
-            seen = _Seen.of(smooth, shown, polynomials.displaced(warp), regions, template)
+            seen = _Seen.of(smooth, shown, polynomials.displaced(warp), regions, near, template)
             if seen is None:
-                return 0.0
+                return PolynomialWarp(np.eye(2, 3), 0.0)
             step = seen.step(warp, polynomials)
             warp = warp + step * min(1.0, _STEP / max(float(np.abs(step).max()), 1e-12))
-    last = _Seen.of(image, shown, polynomials.displaced(warp), regions, template)
-    return 1.0 - last.unexplained if last is not None else 0.0
+    last = _Seen.of(image, shown, polynomials.displaced(warp), regions, near, template)
+    if last is None:
+        return PolynomialWarp(np.eye(2, 3), 0.0)
+    return PolynomialWarp(polynomials.nearest_affine(warp, regions.brain), 1.0 - last.unexplained)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +161,7 @@ class _Polynomials:
 
     @classmethod
     def of(cls, brain: Mask) -> _Polynomials:
-        rows, columns = np.nonzero(brain)
+        rows, columns = np.nonzero(brain if brain.any() else ~brain)
         centre = np.array([columns.mean(), rows.mean()])
         unit = max(_UNIT * float(np.sqrt(columns.var() + rows.var())), 1.0)
         x, y = (points_of(brain.shape) - centre[:, np.newaxis, np.newaxis]) / unit
@@ -103,6 +177,15 @@ class _Polynomials:
         """The points that a warp, (2, n), moves the pixels to: shape (2, rows, columns)."""
         shape = self.monomials.shape[1:]
         return np.asarray(points_of(shape) + np.einsum("in,nrc->irc", warp, self.monomials[: len(self.costs)]))
+
+    def nearest_affine(self, warp: Array, where: Mask) -> Array:
+        """The affine, (2, 3), that is nearest to a warp, (2, n), in a mask."""
+        points = points_of(where.shape)
+        basis = np.concatenate([points, np.ones((1, *where.shape))]) * where
+        products = np.einsum("irc,jrc->ij", basis, basis)
+        if np.linalg.matrix_rank(products) < 3:
+            return np.eye(2, 3)
+        return np.asarray(np.linalg.solve(products, np.einsum("irc,jrc->ij", basis, self.displaced(warp))).T)
 
 
 # Sums are those of einsum, not of BLAS, which adds in another order on another number of threads.
@@ -131,10 +214,10 @@ class _Seen:
 
     @classmethod
     def of(
-        cls, image: Array, shown: Mask, points: Array, regions: PlaneRegions, template: Array | None
+        cls, image: Array, shown: Mask, points: Array, regions: PlaneRegions, near: Mask, template: Array | None
     ) -> _Seen | None:
         seen = sampled(image, points)
-        valid = regions.near & (sampled(shown.astype(np.float64), points, 0.0) > 0.99)
+        valid = near & (sampled(shown.astype(np.float64), points, 0.0) > 0.99)
         if not (valid & regions.brain).any():
             return None
         values = seen[valid]

@@ -15,9 +15,10 @@ from ..displacement.displacement import Displacement
 from ..errors import InputError
 from ..transforms import apply
 from .affine import fit_affine, rescaled
-from .arrays import binned, enlarged, points_of, sampled, smallest_jacobian
+from .arrays import binned, enlarged, pixels_joined, points_of, sampled, smallest_jacobian
 from .darkness import darkness, tissue
 from .deformation import RADIUS, LocalCorrelation, fit_deformation
+from .polynomial import CoarseSection
 from .regions import PlaneRegions
 
 Array = NDArray[np.float64]
@@ -153,10 +154,10 @@ def refine_section(
 
     Notes
     -----
-    An affine, then a smooth deformation, maximize the correlation with the mean of the section in every region, which
-    is computed anew in each round: any stain is fitted, without a template. They are fitted to the white squares of a
-    checkerboard of 1 mm and judged on the black ones; if the local correlation rises there by at least 0.02 and by a
-    fifth, they are fitted to all.
+    A quick warp, an affine and a smooth deformation, one after another, maximize the correlation with the mean of the
+    section in every region, which is computed anew in each round: any stain is fitted, without a template. They are
+    fitted to the white squares of a checkerboard of 1 mm and judged on the black ones; if the local correlation rises
+    there by at least 0.02 and by a fifth, they are fitted to all.
     """
     check_libraries()
     fitting = _Fitting.of(image, inside, labels, resolution, template, hold_out)
@@ -164,13 +165,12 @@ def refine_section(
     if fitting.contrast < LEAST_EXPLAINED:
         figures = fitting.figures(identity)
         return fitting.result(identity, "no contrast", figures, figures)
-    trial = fitting.fit(fitting.white, np.eye(2, 3))
+    trial = fitting.fit(fitting.white)
     before, judged = (fitting.figures(each) for each in (identity, trial))
     if judged.unseen - before.unseen < max(LEAST_RISE, LEAST_GAIN * before.unseen):
         is_flat = max(judged.unseen, before.unseen) < LEAST_UNSEEN
         return fitting.result(trial, "no contrast" if is_flat else "no rise on the unseen half", before, judged)
-    # What was judged is where the fit to all starts, so that it does not end elsewhere.
-    whole = fitting.fit(np.ones(fitting.white.shape, bool), trial.affine)
+    whole = fitting.fit(np.ones(fitting.white.shape, bool))
     after = fitting.figures(whole)
     after = Figures(after.correlation, judged.unseen, after.dice)
     return fitting.result(whole, fitting.exceeded(whole, after), before, after)
@@ -210,6 +210,7 @@ class _Fitting:
 
     dark: Array
     shown: Array
+    labels: NDArray[Any]
     regions: PlaneRegions
     held_out: Mask
     template: Array | None
@@ -239,19 +240,22 @@ class _Fitting:
         held_out = np.isin(labels, np.array(sorted(hold_out), np.int64))
         levels = None if template is None else template.astype(np.float64)
         regions = PlaneRegions.of(labels, resolution)
-        return cls(dark, inside.astype(np.float64), regions, held_out, levels, factor, fitted, white)
+        return cls(dark, inside.astype(np.float64), labels, regions, held_out, levels, factor, fitted, white)
 
     @property
     def contrast(self) -> float:
         """The share of the variance of the section that its regions explain, as it is recorded."""
         return self.regions.explained(self.dark, self.shown > 0, self.template)
 
-    def fit(self, seen: Mask, affine: Array) -> _Registration:
-        """Fit the pixels of a mask of the fitted grid, from an affine on."""
+    def fit(self, seen: Mask) -> _Registration:
+        """Fit the pixels of a mask of the fitted grid."""
         fine = self._fine(seen)
         shape = self.fitted.shape
         flat = np.zeros((2, *shape))
         shown = binned(self.shown, self.factor) > 0.99
+        coarse = CoarseSection.of(self.dark, self.shown > 0, self.regions.resolution)
+        warp = coarse.fit(self.labels, self.template, fine & ~self.held_out)
+        affine = rescaled(warp.affine, FITTED / coarse.resolution)
         for _ in range(_AFFINES):
             target, valid = self._target(_Registration(affine, flat), fine, _AFFINE_SMOOTHING)
             affine = fit_affine(target, self.fitted, valid, shown, affine)
@@ -342,24 +346,6 @@ class _Fitting:
         means = binned(self.regions.means(dark, fitted, self.template), self.factor)
         weight = binned(compared.astype(np.float64), self.factor)
         return float(np.median(LocalCorrelation(means, weight).coefficients(seen)[judged]))
-
-
-def pixels_joined(fitted: float, resolution: float) -> int:
-    """How many pixels of a resolution, along each axis, are one of the pixel size of a fit, both in um.
-
-    Raises
-    ------
-    InputError
-        If the resolution is not a whole fraction.
-    """
-    factor = round(fitted / resolution) if 0 < resolution <= fitted else 0
-    if not factor or abs(factor * resolution - fitted) > 1e-9:
-        raise InputError(
-            f"resolution {resolution:g} um does not divide {fitted:g} um, at which sections are fitted; use 50, 25 or "
-            "10",
-            code="not-supported",
-        )
-    return factor
 
 
 def validate_section(

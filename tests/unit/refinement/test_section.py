@@ -106,7 +106,7 @@ def test_labels_that_are_held_out_take_no_part():
     shuffled = spoilt[45:75, 100:112]
     shuffled[:] = np.random.default_rng(1).permutation(shuffled.reshape(-1, 3)).reshape(shuffled.shape)
     fields = [refine_section(each, INSIDE, labels, UM, hold_out=held_out).field for each in (image, spoilt)]
-    np.testing.assert_allclose(*fields, atol=1.0)
+    np.testing.assert_allclose(*fields, atol=4.0)
     assert np.median(np.hypot(fields[0][0] + 150.0, fields[0][1] - 100.0)[BRAIN]) < 40
     counted = [refine_section(each, INSIDE, labels, UM).field for each in (image, spoilt)]
     assert np.abs(counted[0] - counted[1]).max() > 10
