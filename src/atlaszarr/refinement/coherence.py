@@ -10,9 +10,9 @@ from ..errors import InputError
 Array = NDArray[np.float64]
 
 #: How many neighbours on each side are needed.
-WINDOW = 7
+WINDOW = 8
 #: Standard deviation of the weight of a neighbour by its distance in depth, in um.
-_DISTANCE = 500.0
+_DISTANCE = 600.0
 #: How far a field departs from those of its neighbours by the errors of the fit: its affine part and the rest, in um.
 _AFFINE_ERROR, _REST_ERROR = 30.0, 50.0
 #: A departure of more than so many errors counts as true if the section fits at least this part as well as the others.

@@ -8,7 +8,7 @@ from atlaszarr.errors import InputError
 from atlaszarr.refinement.coherence import WINDOW, coherent
 from codes import raises
 
-SHAPE, COUNT = (60, 70), 16
+SHAPE, COUNT = (60, 70), 24
 DEPTHS = np.arange(COUNT) * 200.0
 
 
