@@ -30,10 +30,14 @@ def greys(seed):
 def draw(displacement, seed=1, levels=None, sectors=9, texture=8.0):
     """A section whose pixel (x, y) shows the labels at (x, y) + displacement, shape (2, rows, columns), in pixels."""
     x, y = grid() + displacement
+    return paint(labels_at(x, y, sectors), greys(seed) if levels is None else levels, seed, texture)
+
+
+def paint(labels, levels, seed, texture=8.0):
+    """An image of labels with grey levels and a texture."""
     rng = np.random.default_rng(seed)
-    labels = labels_at(x, y, sectors)
     noise = ndimage.gaussian_filter(rng.standard_normal(SHAPE), 0.8)
-    image = (greys(seed) if levels is None else levels)[labels]
+    image = levels[labels]
     image = image + np.where(labels > 0, texture * noise / noise.std(), rng.normal(0.0, 1.0, SHAPE))
     return np.repeat(np.clip(np.rint(image), 0, 255).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
 

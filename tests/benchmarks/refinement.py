@@ -1,13 +1,20 @@
-"""How far sections lie from the truth before and after refinement, by kind of damage: prints a table.
+"""How far sections lie from the truth before and after refinement, in the plane and in depth: prints tables.
 
-Sections are drawn in the plane grid, from the brain-like phantom or an annotation, through a known smooth field; the
-truth is the inverse of that field. Parameters were chosen on the tuning seeds; the judging seeds were looked at last.
+Datasets of 20 sections are drawn in the plane grid, from the brain-like phantom or an annotation, through a known
+smooth field, an affine of each section, and errors of depth; the truth of the field is its inverse.
+
+displaced  sections of five kinds, the whole dataset and two sections at wrong depths
+bad        the same, and four sections that are to be flagged
+smooth     clean sections without affines, so that the true fields are smooth in depth
+
+Parameters were chosen on the tuning seeds; the judging seeds were looked at last.
 """
 
 import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -15,6 +22,8 @@ from scipy import ndimage
 from atlaszarr import Displacement, Grid
 from atlaszarr.geometry.plane import PLANES, Plane
 from atlaszarr.geometry.spaces import reference_space
+from atlaszarr.refinement.coherence import WINDOW, coherent
+from atlaszarr.refinement.depth import OFFSETS, DepthCorrection, correct_depths, depth_scores
 from atlaszarr.refinement.flags import flags
 from atlaszarr.refinement.section import RefinedSection, refine_section
 from atlaszarr.testing.annotated_brain import open_annotated_brain
@@ -22,15 +31,21 @@ from atlaszarr.testing.brain import default_brain
 from atlaszarr.testing.deformation import Deformation
 from atlaszarr.testing.stained_brain import StainedBrain
 
-SEEDS = {"tuning": range(100, 103), "judging": range(900, 904)}
+SEEDS = {"tuning": range(100, 102), "judging": range(900, 904)}
+DATASETS = ("displaced", "bad", "smooth")
 KINDS = ("clean", "torn", "holes", "low contrast", "already right")
 #: To be flagged; what is drawn of a section 500 um off is compared with labels where it is recorded.
-BAD = ("half lost", "upside down", "500 um lower", "500 um higher")
+BAD = {"half lost": 0.0, "upside down": 0.0, "500 um lower": -500.0, "500 um higher": 500.0}
 DEPTHS = {"coronal": (4200.0, 8600.0), "sagittal": (1600.0, 4600.0)}
+COUNT = 20
 AMPLITUDE = 150.0
 RESOLUTION = 25.0
 #: Standard deviation of the texture, in grey levels.
 TEXTURE = 12.0
+#: Largest error of depth of a dataset and of single sections in `displaced`, and of a dataset in the others, in um.
+LARGEST_ERROR, SMALL_ERROR = 400.0, 150.0
+#: Standard deviation of the depths of all sections, in um.
+IRREGULAR = 15.0
 
 
 @contextmanager
@@ -42,27 +57,62 @@ def brain_of(annotation: str | None) -> Iterator[StainedBrain]:
         yield brain
 
 
-def draw(brain: StainedBrain, plane: Plane, kind: str, seed: int):
-    """A section in the plane, the labels there, the true field in um, and where there is tissue of the brain."""
-    rng = np.random.default_rng(seed)
-    grid = Grid(reference_space(9), RESOLUTION)
-    depth = rng.uniform(*DEPTHS[plane.name])
-    rows, columns = plane.shape(grid)
-    pixels = np.stack([*np.meshgrid(np.arange(columns), np.arange(rows)), np.ones((rows, columns))], axis=-1)
-    affine = plane.to_reference(grid, depth)
+@dataclass
+class Section:
+    kind: str
+    image: np.ndarray
+    depth: float
+    """Recorded, in um."""
+    error: float
+    """What is to be added to the recorded depth, in um."""
+    truth: np.ndarray
+    """The true field, in um."""
+    there: np.ndarray
+    """Where there is tissue of the brain."""
+
+
+def pixels_of(plane: Plane) -> np.ndarray:
+    rows, columns = plane.shape(Grid(reference_space(9), RESOLUTION))
+    return np.stack([*np.meshgrid(np.arange(columns), np.arange(rows)), np.ones((rows, columns))], axis=-1)
+
+
+def labels_of(brain: StainedBrain, plane: Plane, depth: float) -> np.ndarray:
+    return brain.labels(pixels_of(plane) @ plane.to_reference(Grid(reference_space(9), RESOLUTION), depth).T)
+
+
+def draw_dataset(brain: StainedBrain, plane: Plane, name: str, seed: int) -> list[Section]:
+    rng = np.random.default_rng([seed, DATASETS.index(name)])
+    kinds = list(KINDS) * (COUNT // len(KINDS)) if name != "smooth" else ["clean"] * COUNT
+    errors = rng.normal(0.0, IRREGULAR, COUNT) + rng.uniform(-1, 1) * SMALL_ERROR
+    if name == "displaced":
+        errors += rng.choice([-1, 1]) * rng.uniform(0.5, 1) * LARGEST_ERROR
+        errors[rng.choice(COUNT, 2, replace=False)] += rng.uniform(0.5, 1, 2) * [LARGEST_ERROR, -LARGEST_ERROR]
+    if name == "bad":
+        for index, kind in zip(rng.choice(COUNT, len(BAD), replace=False), BAD, strict=True):
+            kinds[index] = kind
+            errors[index] += BAD[kind]
+    depths = np.linspace(*DEPTHS[plane.name], COUNT)
+    given = zip(kinds, depths, errors, strict=True)
+    return [draw(brain, plane, *each, seed, number, name != "smooth") for number, each in enumerate(given)]
+
+
+def draw(
+    brain: StainedBrain, plane: Plane, kind: str, depth: float, error: float, seed: int, number: int, turned: bool
+) -> Section:
+    rng = np.random.default_rng([seed, number])
+    pixels = pixels_of(plane)
+    rows, columns, _ = pixels.shape
     um = np.concatenate([pixels[..., :2] * RESOLUTION, np.full((rows, columns, 1), depth)], axis=-1)
     amplitude = 0.0 if kind == "already right" else AMPLITUDE
     u = Deformation(amplitude, seed).displacement(seed, um) / RESOLUTION
-    if amplitude:
+    if amplitude and turned:
         turn, stretch = np.radians(rng.uniform(-1, 1)), 1 + 0.02 * rng.uniform(-1, 1, 2)
         matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * stretch - np.eye(2)
         u += (pixels[..., :2] - [columns / 2, rows / 2]) @ matrix.T + rng.uniform(-4, 4, 2)
-    shift = {"500 um lower": -500.0, "500 um higher": 500.0}.get(kind, 0.0)
-    drawn = plane.to_reference(grid, depth + shift)
     seen = pixels.copy()
     seen[..., :2] += u
     stained = brain.of_dataset(seed)
-    points = seen @ drawn.T
+    points = seen @ plane.to_reference(Grid(reference_space(9), RESOLUTION), depth + error).T
     image = stained.rgb(points, RESOLUTION)
     found = stained.labels(points) > 0
     paper = np.array(stained.background)
@@ -83,10 +133,10 @@ def draw(brain: StainedBrain, plane: Plane, kind: str, seed: int):
     if kind == "upside down":
         image = image[::-1]
     field, _ = Displacement.from_deltas(u[..., 0], u[..., 1]).invert()
-    labels = stained.labels(pixels @ affine.T)
+    labels = labels_of(stained, plane, depth)
     there = (labels > 0) & (field.warp(lost.astype(np.float32), border="replicate") < 0.3)
     truth = np.stack([np.asarray(field.delta_x), np.asarray(field.delta_y)]) * RESOLUTION
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8), labels, truth, there
+    return Section(kind, np.clip(np.rint(image), 0, 255).astype(np.uint8), depth, error, truth, there)
 
 
 def damage(rng: np.random.Generator, found: np.ndarray, kind: str) -> np.ndarray:
@@ -111,50 +161,104 @@ def damage(rng: np.random.Generator, found: np.ndarray, kind: str) -> np.ndarray
     return lost
 
 
-def errors(field: np.ndarray, truth: np.ndarray, there: np.ndarray) -> np.ndarray:
-    return np.percentile(np.hypot(*(field - truth))[there], [50, 95])
+def find_depths(brain: StainedBrain, plane: Plane, sections: list[Section]) -> DepthCorrection:
+    scores = []
+    for section in sections:
+        planes = (labels_of(brain, plane, section.depth + offset) for offset in OFFSETS)
+        scores.append(depth_scores(section.image, np.ones(section.image.shape[:2], bool), planes, RESOLUTION))
+    return correct_depths([section.depth for section in sections], scores)
 
 
-def line(name: str, refined: RefinedSection, start: np.ndarray, end: np.ndarray, seconds: float) -> str:
-    return (
-        f"{name:<32} {start[0]:4.0f}/{start[1]:4.0f} -> {end[0]:4.0f}/{end[1]:4.0f} um  "
-        f"unseen {refined.before.unseen:.3f} -> {refined.after.unseen:.3f}  all {refined.before.correlation:.3f} -> "
-        f"{refined.after.correlation:.3f}  dice {refined.before.dice:.3f} -> {refined.after.dice:.3f}  "
-        f"affine {refined.affine:3.0f} deformation {refined.deformation[0]:3.0f}/{refined.deformation[1]:3.0f} um  "
-        f"jacobian {refined.jacobian:.2f}  {seconds:4.1f} s  {refined.reason}"
+def refine(brain: StainedBrain, plane: Plane, section: Section, correction: float) -> RefinedSection:
+    labels = labels_of(brain, plane, section.depth + correction)
+    return refine_section(section.image, np.ones(labels.shape, bool), labels, RESOLUTION)
+
+
+def agree(refined: list[RefinedSection], depths: np.ndarray) -> list[np.ndarray]:
+    found = []
+    for index in range(len(refined)):
+        window = range(max(index - WINDOW, 0), min(index + WINDOW + 1, len(refined)))
+        fields = [refined[k].field for k in window]
+        weights = [refined[k].weight for k in window]
+        found.append(coherent(fields, depths[list(window)], weights, index - window[0]))
+    return found
+
+
+def errors_of(field: np.ndarray, section: Section) -> np.ndarray:
+    return np.percentile(np.hypot(*(field - section.truth))[section.there], [50, 95])
+
+
+def roughness(fields: list[np.ndarray], sections: list[Section]) -> float:
+    """The root mean square of the second difference along depth, in um."""
+    squares = []
+    for low, middle, high in zip(range(COUNT - 2), range(1, COUNT - 1), range(2, COUNT), strict=True):
+        there = sections[low].there & sections[middle].there & sections[high].there
+        second = fields[low] - 2.0 * fields[middle] + fields[high]
+        squares.append((second**2).sum(axis=0)[there])
+    return float(np.sqrt(np.concatenate(squares).mean()))
+
+
+def report(sections: list[Section], refined: list[RefinedSection], depths: DepthCorrection) -> None:
+    placed = np.array([section.depth for section in sections]) + depths.sections
+    agreed = agree(refined, placed)
+    far, clear = (set(np.flatnonzero(each).tolist()) for each in (depths.far, depths.clear))
+    named = flags(dict(enumerate(refined)), far, clear)
+    ends = []
+    for k, (section, found) in enumerate(zip(sections, refined, strict=True)):
+        fields = np.zeros(section.truth.shape), found.field, agreed[k]
+        ends.append([errors_of(field, section) for field in fields])
+        (a, b), (c, d), (e, f) = ends[-1]
+        print(
+            f"{section.kind:<14} depth {section.error:5.0f} found {depths.sections[k]:5.0f} um  "
+            f"field {a:4.0f}/{b:4.0f} -> {c:4.0f}/{d:4.0f} -> {e:4.0f}/{f:4.0f} um  "
+            f"unseen {found.before.unseen:.3f} -> {found.after.unseen:.3f}  "
+            f"dice {found.before.dice:.3f} -> {found.after.dice:.3f}  affine {found.affine:3.0f} um  "
+            f"jacobian {found.jacobian:.2f}  {found.reason}  {named.get(k, '')}"
+        )
+    ends = np.array(ends)
+    displaced = np.array([section.kind not in ("already right", *BAD) for section in sections])
+    right = np.array([section.kind == "already right" for section in sections])
+    bad = np.array([section.kind in BAD for section in sections])
+    start, fitted, end = np.moveaxis(ends[displaced], 1, 0)
+    wrong = np.abs(depths.sections - [section.error for section in sections])[~bad]
+    flagged = np.isin(np.arange(len(sections)), list(named))
+    print(
+        f"| depth: largest error {wrong.max():.0f} um | median {np.median(start[:, 0]):.0f} -> "
+        f"{np.median(fitted[:, 0]):.0f}, coherent {np.median(end[:, 0]):.0f} um | at most 0.4 of the start "
+        f"{(end[:, 0] <= 0.4 * start[:, 0]).sum()} of {len(end)} | p95 no worse {(end[:, 1] <= start[:, 1]).sum()}, "
+        f"largest ratio {(end[:, 1] / start[:, 1]).max():.2f}, at most 200 um {(end[:, 1] <= 200).sum()} | already "
+        f"right {ends[right, 2, 0].round().tolist()} um | flagged {(flagged & bad).sum()} of {bad.sum()} bad, "
+        f"{(flagged & ~bad & ~depths.far).sum()} of {(~bad).sum()} good, {(depths.far & ~bad).sum()} of them far | "
+        f"roughness true {roughness([section.truth for section in sections], sections):.1f}, refined "
+        f"{roughness([each.field for each in refined], sections):.1f}, coherent {roughness(agreed, sections):.1f} um |",
+        flush=True,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotation", help="a file of the whole space; default: the brain-like phantom")
     parser.add_argument("--seeds", choices=SEEDS, default="tuning")
     parser.add_argument("--plane", choices=DEPTHS, action="append")
-    parser.add_argument("--kind", choices=KINDS + BAD, action="append")
+    parser.add_argument("--dataset", choices=DATASETS, action="append")
     given = parser.parse_args()
     with brain_of(given.annotation) as brain:
         for plane in given.plane or DEPTHS:
-            sections, bad = {}, set()
-            for kind in given.kind or KINDS + BAD:
-                found = []
+            for name in given.dataset or DATASETS:
                 for seed in SEEDS[given.seeds]:
-                    image, labels, truth, there = draw(brain, PLANES[plane], kind, seed)
+                    sections = draw_dataset(brain, PLANES[plane], name, seed)
                     began = time.thread_time()
-                    refined = refine_section(image, np.ones(labels.shape, bool), labels, RESOLUTION)
-                    seconds = time.thread_time() - began
-                    ends = errors(np.zeros(truth.shape), truth, there), errors(refined.field, truth, there)
-                    found.append([*ends[0], *ends[1], seconds])
-                    if kind in BAD:
-                        bad.add(len(sections))
-                    sections[len(sections)] = refined
-                    print(line(f"{plane} {kind} {seed}", refined, *ends, seconds), flush=True)
-                a, b, c, d, seconds = np.median(found, axis=0)
-                print(f"| {plane}, {kind} | {a:.0f}/{b:.0f} | {c:.0f}/{d:.0f} | {seconds:.1f} |", flush=True)
-            flagged = set(flags(sections))
-            print(
-                f"{plane}: {len(bad & flagged)} of {len(bad)} bad sections are flagged, and "
-                f"{len(flagged - bad)} of {len(sections) - len(bad)} good ones"
-            )
+                    depths = find_depths(brain, PLANES[plane], sections)
+                    half = time.thread_time()
+                    refined = [
+                        refine(brain, PLANES[plane], section, correction)
+                        for section, correction in zip(sections, depths.sections, strict=True)
+                    ]
+                    seconds = np.array([half - began, time.thread_time() - half]) / len(sections)
+                    print(
+                        f"{plane} {name} {seed}: {seconds[0]:.1f} s a section for the depth, {seconds[1]:.1f} s refined"
+                    )
+                    report(sections, refined, depths)
 
 
 if __name__ == "__main__":

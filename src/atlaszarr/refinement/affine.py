@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..transforms import apply
+from .arrays import points_of, sampled
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 #: Pixels that are joined at the two levels of resolution, and the standard deviation of the smoothing in pixels.
 _SHRINKING, _SMOOTHING = (4, 2), (2.0, 1.0)
 #: Of the descent: longest and shortest step in pixels, most steps, and what a step is multiplied with on a turn.
-_STEP, _SHORTEST, _STEPS, _RELAXATION = 1.0, 1e-3, 100, 0.6
+_STEP, _SHORTEST, _STEPS, _RELAXATION = 0.25, 1e-3, 100, 0.6
 
 
 def fit_affine(target: Array, image: Array, target_mask: Mask, image_mask: Mask, start: Array) -> Array:
@@ -35,7 +38,7 @@ def fit_affine(target: Array, image: Array, target_mask: Mask, image_mask: Mask,
     -------
     ndarray, float64, shape (2, 3)
         (x, y, 1) in pixels of the target to (x, y) in pixels of the image; the same on any number of threads.
-        `start`, if the search fails, as where the masks do not overlap.
+        `start`, if the search fails, as where the masks do not overlap, or leads to a lower correlation.
 
     Notes
     -----
@@ -80,7 +83,22 @@ def _fit(sitk: Any, target: Array, image: Array, target_mask: Mask, image_mask: 
     linear = np.reshape(transform.GetMatrix(), (2, 2))
     shift = np.array(transform.GetTranslation()) + centre - linear @ centre
     found = np.column_stack([linear, shift])
-    return found if np.isfinite(found).all() and np.linalg.det(linear) > 0 else start
+    if not np.isfinite(found).all() or np.linalg.det(linear) <= 0:
+        return start
+    before, after = (_correlation(target, image, target_mask, image_mask, each) for each in (start, found))
+    return found if after > before else start
+
+
+def _correlation(target: Array, image: Array, target_mask: Mask, image_mask: Mask, affine: Array) -> float:
+    """The correlation coefficient of a target and an image under an affine, -1 to 1."""
+    points = np.moveaxis(apply(affine, np.moveaxis(points_of(target.shape), 0, -1)), -1, 0)
+    valid = target_mask & (sampled(image_mask.astype(np.float64), np.ascontiguousarray(points), 0.0) > 0.5)
+    if not valid.any():
+        return -1.0
+    first, second = target[valid], sampled(image, np.ascontiguousarray(points))[valid]
+    first, second = first - first.mean(), second - second.mean()
+    length = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / length if length else -1.0
 
 
 class _Running:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..displacement.fields import grid_points
 from ..displacement.kernels import interpolate
+from ..errors import InputError
 from ..resampling.sampler import resample
 
 Array = NDArray[np.float64]
@@ -26,6 +27,24 @@ def binned(image: Array, factor: int) -> Array:
     padded = np.pad(image, ((0, -rows % factor), (0, -columns % factor)), mode="edge")
     rows, columns = (n // factor for n in padded.shape)
     return np.asarray(padded.reshape(rows, factor, columns, factor).mean(axis=(1, 3)))
+
+
+def pixels_joined(fitted: float, resolution: float) -> int:
+    """How many pixels of a resolution, along each axis, are one of the pixel size of a fit, both in um.
+
+    Raises
+    ------
+    InputError
+        If the resolution is not a whole fraction.
+    """
+    factor = round(fitted / resolution) if 0 < resolution <= fitted else 0
+    if not factor or abs(factor * resolution - fitted) > 1e-9:
+        raise InputError(
+            f"resolution {resolution:g} um does not divide {fitted:g} um, at which sections are fitted; use 50, 25 or "
+            "10",
+            code="not-supported",
+        )
+    return factor
 
 
 def sampled(image: Array, points: Array, outside: float | None = None) -> Array:

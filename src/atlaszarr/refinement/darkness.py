@@ -20,6 +20,10 @@ _TISSUE_SMOOTHING = 37.5
 
 #: What is smaller than this part of the largest piece of tissue is dirt.
 _SMALLEST_PART = 0.03
+#: Standard deviation in um of the Gaussian within which tissue is evened; the least deviation of its darkness there.
+_EVENED, _LEAST_DEVIATION = 600.0, 0.02
+#: Largest evened darkness, and what tissue has more than paper.
+_LARGEST, _LIFT = 3.0, 0.5
 
 
 def darkness(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> Array:
@@ -72,3 +76,32 @@ def tissue(darkness: Array, resolution: float) -> NDArray[np.bool_]:
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     return np.asarray((sizes >= _SMALLEST_PART * sizes.max())[parts] & dark)
+
+
+def evened(darkness: Array, tissue: NDArray[np.bool_], resolution: float) -> Array:
+    """The darkness of a section relative to that of the tissue around: uneven stain and the outline count little.
+
+    Parameters
+    ----------
+    darkness : ndarray, float64, shape (rows, columns)
+    tissue : ndarray, bool, shape (rows, columns)
+    resolution : float
+        Pixel size in um.
+
+    Returns
+    -------
+    ndarray, float64, shape (rows, columns)
+        In the tissue half of 1 and the deviation from the mean there, in standard deviations; 0 elsewhere.
+    """
+    from scipy import ndimage
+
+    weight = tissue.astype(np.float64)
+
+    def around(array: Array) -> Array:
+        return np.asarray(ndimage.gaussian_filter(array * weight, _EVENED / resolution, mode="constant", truncate=3.0))
+
+    count = np.maximum(around(weight), 1e-3)
+    mean = around(darkness) / count
+    variance = np.maximum(around(darkness**2) / count - mean**2, 0.0)
+    deviation = (darkness - mean) / np.sqrt(variance + _LEAST_DEVIATION**2)
+    return np.asarray((np.clip(deviation, -_LARGEST, _LARGEST) + _LIFT) * weight)

@@ -16,6 +16,8 @@ Mask = NDArray[np.bool_]
 RADIUS = 4
 #: Standard deviation of the smoothing of an update, and of the whole field every fourth step, in pixels.
 _SMOOTHING, _WHOLE, _WHOLE_EVERY = 14.0, 1.5, 4
+#: Pixels joined to smooth an update, which has no detail left at a quarter of its standard deviation.
+_JOINED = 4
 #: Pixels joined, and steps, at each level of resolution.
 _LEVELS = ((2, 40), (1, 40))
 #: The longest displacement of a step in pixels; what the force is expected to fall by at each step.
@@ -65,6 +67,7 @@ def _fit_level(target: Array, image: Array, weight: Array, affine: Array, field:
         return np.asarray(ndimage.gaussian_filter(array, sigma, mode="nearest", truncate=3.0))
 
     grid = points_of(target.shape)
+    joined = (grid + 0.5) / _JOINED - 0.5
     local = LocalCorrelation(target, weight)
     expected = 0.0
     for step in range(steps):
@@ -72,7 +75,8 @@ def _fit_level(target: Array, image: Array, weight: Array, affine: Array, field:
         seen = sampled(image, points)
         force = local.force(seen)
         down, across = np.gradient(seen)
-        update = np.stack([smooth(force * across, _SMOOTHING), smooth(force * down, _SMOOTHING)])
+        parts = [smooth(binned(force * slope, _JOINED), _SMOOTHING / _JOINED) for slope in (across, down)]
+        update = np.stack([sampled(part, joined) for part in parts])
         longest = float(np.sqrt((update**2).sum(axis=0)).max())
         if longest < 1e-12:
             break

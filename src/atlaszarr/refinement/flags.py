@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -14,26 +14,31 @@ LEAST_SECTIONS = 8
 LEAST_CORRELATION = 0.6
 
 
-def flags(sections: Mapping[int, RefinedSection]) -> dict[int, str]:
+def flags(
+    sections: Mapping[int, RefinedSection], far: Collection[int] = (), clear: Collection[int] = ()
+) -> dict[int, str]:
     """Flag the sections of a dataset that are damaged, turned, far off in depth, or without contrast.
 
     Parameters
     ----------
     sections : mapping of int to RefinedSection
         The refined sections of one dataset by SectionImage id.
+    far, clear : collection of int
+        The ids of those that `DepthCorrection.far` and `DepthCorrection.clear` name.
 
     Returns
     -------
     dict of int to str
         By the ids of the flagged sections, the reason: ``no contrast`` (the section was not judged), ``affine``,
-        ``jacobian`` or ``tissue`` (a hard limit is exceeded), or ``correlation``.
+        ``jacobian`` or ``tissue`` (a hard limit is exceeded), ``depth`` (it is far off), or ``correlation``.
 
     Notes
     -----
     The hard limits are a displacement by the affine of over 1 mm, a Jacobian under 0.3, and a Dice coefficient of the
     tissue under 0.9. A section is flagged for its correlation if that is below 0.6 of the median over the sections of
     the dataset that have contrast, since its level depends on the stain. Of fewer than eight such sections it is not.
-    It is the correlation on the half that was not fitted, as recorded or as fitted, whichever is higher.
+    It is the correlation on the half that was not fitted, as recorded or as fitted, whichever is higher. A section with
+    little contrast correlates little too, but it clearly fits its own depth best, and is not flagged for this.
     """
     judged = {id: _correlation(section) for id, section in sections.items() if section.reason != "no contrast"}
     least = LEAST_CORRELATION * float(np.median(list(judged.values()))) if len(judged) >= LEAST_SECTIONS else -1.0
@@ -47,7 +52,9 @@ def flags(sections: Mapping[int, RefinedSection]) -> dict[int, str]:
             found[id] = "jacobian"
         elif max(section.before.dice, section.after.dice) < LEAST_DICE:
             found[id] = "tissue"
-        elif judged[id] < least:
+        elif id in far:
+            found[id] = "depth"
+        elif judged[id] < least and id not in clear:
             found[id] = "correlation"
     return found
 

@@ -52,7 +52,7 @@ class PlaneRegions:
         near = ndimage.distance_transform_edt(~brain, sampling=resolution) <= _MARGIN if brain.any() else brain
         return cls(indices.reshape(labels.shape).astype(np.int64), len(found), brain, near, resolution)
 
-    def means(self, image: Array, valid: Mask) -> Array:
+    def means(self, image: Array, valid: Mask, template: Array | None = None) -> Array:
         """Paint each region with the mean of an image within it; 0 outside the brain.
 
         Parameters
@@ -61,6 +61,8 @@ class PlaneRegions:
             In the pixels of the plane.
         valid : ndarray, bool, shape (rows, columns)
             The pixels whose values count.
+        template : ndarray, float64, shape (rows, columns), optional
+            The multiple of it that fits the image best is added, less its mean in each region.
 
         Returns
         -------
@@ -71,21 +73,38 @@ class PlaneRegions:
         inside = valid & self.brain
         overall = float(image[inside].mean()) if inside.any() else 0.0
         weight = _SHRINKING / self.resolution**2
-        return np.where(self.brain, ((sums + weight * overall) / (counts + weight))[self.indices], 0.0)
+        painted = np.where(self.brain, ((sums + weight * overall) / (counts + weight))[self.indices], 0.0)
+        if template is None:
+            return painted
+        rest = np.where(self.brain, template - self.means(template, valid), 0.0)
+        return painted + _slope((image - painted)[inside], rest[inside]) * rest
 
-    def explained(self, image: Array, valid: Mask) -> float:
-        """The share of the variance of an image within the brain that the means of the labels explain, 0 to 1."""
+    def explained(self, image: Array, valid: Mask, template: Array | None = None) -> float:
+        """The share of the variance of an image in the brain that labels, and a template, explain, 0 to 1."""
         inside = valid & self.brain
         if not inside.any():
             return 0.0
-        counts, sums = self._sums(image, inside)
         values = image[inside]
         total = float(((values - values.mean()) ** 2).sum())
-        rest = float(((values - (sums / np.maximum(counts, 1))[self.indices[inside]]) ** 2).sum())
-        return 1.0 - rest / total if total > 0 else 0.0
+        rest = self._rest(image, inside)
+        if template is not None:
+            other = self._rest(template, inside)
+            rest = rest - _slope(rest, other) * other
+        return 1.0 - float((rest**2).sum()) / total if total > 0 else 0.0
+
+    def _rest(self, image: Array, valid: Mask) -> Array:
+        """The values of an image at valid pixels less the means of their labels."""
+        counts, sums = self._sums(image, valid)
+        return np.asarray(image[valid] - (sums / np.maximum(counts, 1))[self.indices[valid]])
 
     def _sums(self, image: Array, valid: Mask) -> tuple[Array, Array]:
         indices = self.indices[valid]
         counts = np.bincount(indices, minlength=self.count).astype(np.float64)
         sums = np.bincount(indices, weights=image[valid], minlength=self.count).astype(np.float64)
         return counts, sums
+
+
+def _slope(values: Array, by: Array) -> float:
+    """The multiple of `by` that is nearest to values; both have the mean 0."""
+    length = float((by**2).sum())
+    return float((values * by).sum()) / length if length else 0.0

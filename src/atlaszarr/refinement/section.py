@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -14,9 +15,10 @@ from ..displacement.displacement import Displacement
 from ..errors import InputError
 from ..transforms import apply
 from .affine import fit_affine, rescaled
-from .arrays import binned, enlarged, points_of, sampled, smallest_jacobian
+from .arrays import binned, enlarged, pixels_joined, points_of, sampled, smallest_jacobian
 from .darkness import darkness, tissue
 from .deformation import RADIUS, LocalCorrelation, fit_deformation
+from .polynomial import CoarseSection
 from .regions import PlaneRegions
 
 Array = NDArray[np.float64]
@@ -35,8 +37,8 @@ _AFFINE_SMOOTHING, _MEANS_SMOOTHING = 1.0, 0.8
 _SQUARE = 1000.0
 #: Pixels of the fitted grid between what is judged and the outline of the brain.
 _INNER = RADIUS + 1
-#: The least rise of the local correlation on the unseen half for which a section is moved.
-LEAST_RISE = 0.02
+#: The least rise of the local correlation on the unseen half for which a section is moved, and as a part of it before.
+LEAST_RISE, LEAST_GAIN = 0.02, 0.2
 #: The least correlation on the unseen half, fitted or not, of a section whose regions differ.
 LEAST_UNSEEN = 0.01
 #: The least share of the variance within the brain that the regions explain.
@@ -101,6 +103,11 @@ class RefinedSection:
     deformation: tuple[float, float]
     jacobian: float
 
+    @property
+    def weight(self) -> float:
+        """What the field is worth next to those of other sections: its unseen correlation, 0 if it is not kept."""
+        return max(self.after.unseen, 0.0) if self.kept else 0.0
+
     @cached_property
     def displacement(self) -> Displacement:
         """The field in pixels of the plane: ``recorded.compose(refined.displacement)`` is the refined registration."""
@@ -108,7 +115,13 @@ class RefinedSection:
 
 
 def refine_section(
-    image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any], resolution: float = 25.0
+    image: NDArray[np.uint8],
+    inside: Mask,
+    labels: NDArray[Any],
+    resolution: float = 25.0,
+    *,
+    template: NDArray[Any] | None = None,
+    hold_out: Collection[int] = (),
 ) -> RefinedSection:
     """Refine the registration of a section to the labels of an annotation.
 
@@ -122,6 +135,11 @@ def refine_section(
         The annotation at the same pixels; 0 outside the brain.
     resolution : float
         Pixel size in um: 50, or a whole fraction of it such as 25 or 10.
+    template : ndarray, shape (rows, columns), optional
+        The grey levels of a template at the same pixels. The multiple, positive or negative, of what they differ within
+        each region that fits best is added to the means that the section is fitted to and judged by.
+    hold_out : collection of int
+        Labels that take no part in the fit, for judging it there. The figures count all.
 
     Returns
     -------
@@ -136,19 +154,20 @@ def refine_section(
 
     Notes
     -----
-    An affine, then a smooth deformation, maximize the correlation with the mean of the section in every region, which
-    is computed anew in each round: any stain is fitted, without a template. They are fitted to the white squares of a
-    checkerboard of 1 mm and judged on the black ones; if the local correlation rises there, they are fitted to all.
+    A quick warp, an affine and a smooth deformation, one after another, maximize the correlation with the mean of the
+    section in every region, which is computed anew in each round: any stain is fitted, without a template. They are
+    fitted to the white squares of a checkerboard of 1 mm and judged on the black ones; if the local correlation rises
+    there by at least 0.02 and by a fifth, they are fitted to all.
     """
     check_libraries()
-    fitting = _Fitting.of(image, inside, labels, resolution)
+    fitting = _Fitting.of(image, inside, labels, resolution, template, hold_out)
     identity = _Registration(np.eye(2, 3), np.zeros((2, *fitting.fitted.shape)))
     if fitting.contrast < LEAST_EXPLAINED:
         figures = fitting.figures(identity)
         return fitting.result(identity, "no contrast", figures, figures)
     trial = fitting.fit(fitting.white)
     before, judged = (fitting.figures(each) for each in (identity, trial))
-    if judged.unseen - before.unseen < LEAST_RISE:
+    if judged.unseen - before.unseen < max(LEAST_RISE, LEAST_GAIN * before.unseen):
         is_flat = max(judged.unseen, before.unseen) < LEAST_UNSEEN
         return fitting.result(trial, "no contrast" if is_flat else "no rise on the unseen half", before, judged)
     whole = fitting.fit(np.ones(fitting.white.shape, bool))
@@ -191,7 +210,10 @@ class _Fitting:
 
     dark: Array
     shown: Array
+    labels: NDArray[Any]
     regions: PlaneRegions
+    held_out: Mask
+    template: Array | None
     factor: int
     fitted: Array
     """The darkness in the fitted grid."""
@@ -199,20 +221,31 @@ class _Fitting:
     """The white squares of the checkerboard, in the fitted grid."""
 
     @classmethod
-    def of(cls, image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any], resolution: float) -> _Fitting:
-        factor = _factor(resolution)
-        _validate(image, inside, labels)
+    def of(
+        cls,
+        image: NDArray[np.uint8],
+        inside: Mask,
+        labels: NDArray[Any],
+        resolution: float,
+        template: NDArray[Any] | None,
+        hold_out: Collection[int],
+    ) -> _Fitting:
+        factor = pixels_joined(FITTED, resolution)
+        validate_section(image, inside, labels, template)
         dark = darkness(image, inside)
         fitted = binned(dark, factor)
         side = round(_SQUARE / FITTED)
         rows, columns = (np.arange(n) // side for n in fitted.shape)
         white = (rows[:, np.newaxis] + columns) % 2 == 0
-        return cls(dark, inside.astype(np.float64), PlaneRegions.of(labels, resolution), factor, fitted, white)
+        held_out = np.isin(labels, np.array(sorted(hold_out), np.int64))
+        levels = None if template is None else template.astype(np.float64)
+        regions = PlaneRegions.of(labels, resolution)
+        return cls(dark, inside.astype(np.float64), labels, regions, held_out, levels, factor, fitted, white)
 
     @property
     def contrast(self) -> float:
         """The share of the variance of the section that its regions explain, as it is recorded."""
-        return self.regions.explained(self.dark, self.shown > 0)
+        return self.regions.explained(self.dark, self.shown > 0, self.template)
 
     def fit(self, seen: Mask) -> _Registration:
         """Fit the pixels of a mask of the fitted grid."""
@@ -220,7 +253,9 @@ class _Fitting:
         shape = self.fitted.shape
         flat = np.zeros((2, *shape))
         shown = binned(self.shown, self.factor) > 0.99
-        affine = np.eye(2, 3)
+        coarse = CoarseSection.of(self.dark, self.shown > 0, self.regions.resolution)
+        warp = coarse.fit(self.labels, self.template, fine & ~self.held_out)
+        affine = rescaled(warp.affine, FITTED / coarse.resolution)
         for _ in range(_AFFINES):
             target, valid = self._target(_Registration(affine, flat), fine, _AFFINE_SMOOTHING)
             affine = fit_affine(target, self.fitted, valid, shown, affine)
@@ -286,8 +321,8 @@ class _Fitting:
         from scipy import ndimage
 
         dark, shown = self._seen(registration)
-        valid = self.regions.near & shown & fine
-        means = binned(self.regions.means(dark, valid), self.factor)
+        valid = self.regions.near & shown & fine & ~self.held_out
+        means = binned(self.regions.means(dark, valid, self.template), self.factor)
         target = np.asarray(ndimage.gaussian_filter(means, smoothing))
         return target, binned(valid.astype(np.float64), self.factor) > 0.5
 
@@ -308,23 +343,15 @@ class _Fitting:
         """The median correlation, over pixels `judged`, of pixels `compared` with the means of pixels `fitted`."""
         if not judged.any():
             return 0.0
-        means = binned(self.regions.means(dark, fitted), self.factor)
+        means = binned(self.regions.means(dark, fitted, self.template), self.factor)
         weight = binned(compared.astype(np.float64), self.factor)
         return float(np.median(LocalCorrelation(means, weight).coefficients(seen)[judged]))
 
 
-def _factor(resolution: float) -> int:
-    factor = round(FITTED / resolution) if 0 < resolution <= FITTED else 0
-    if not factor or abs(factor * resolution - FITTED) > 1e-9:
-        raise InputError(
-            f"resolution {resolution:g} um does not divide {FITTED:g} um, at which sections are fitted; use 50, 25 or "
-            "10",
-            code="not-supported",
-        )
-    return factor
-
-
-def _validate(image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any]) -> None:
+def validate_section(
+    image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any], template: NDArray[Any] | None = None
+) -> None:
+    """Raise an InputError if the arrays of a section and its plane do not fit one another."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(
             f"section image of dtype {image.dtype} and shape {image.shape} must be uint8, (rows, columns, 3)",
@@ -339,4 +366,9 @@ def _validate(image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any]) -> N
             f"image, inside and labels have shapes {image.shape[:2]}, {inside.shape} and {labels.shape}; give one "
             "plane",
             code="shape-mismatch",
+        )
+    if template is not None and (template.dtype.kind not in "iuf" or template.shape != labels.shape):
+        raise InputError(
+            f"template of dtype {template.dtype} and shape {template.shape} must be numbers, {labels.shape}",
+            code="invalid-array",
         )

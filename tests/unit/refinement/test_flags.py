@@ -47,6 +47,17 @@ def test_a_section_that_was_right_from_the_start_has_no_flag():
     assert flags({**dataset(16), 99: right}) == {}
 
 
+def test_a_section_far_off_in_depth_is_flagged():
+    assert flags(dataset(16), far={0, 99}) == {0: "depth"}
+    assert flags(dataset(4), far={0}) == {0: "depth"}
+    assert flags(dataset(16, jacobian=0.2), far={0}) == {0: "jacobian"}
+
+
+def test_a_section_with_little_contrast_that_clearly_fits_its_depth_has_no_flag():
+    assert flags(dataset(16, after=figures(0.1), before=figures(0.0)), clear={0}) == {}
+    assert flags(dataset(16, after=figures(0.1, 0.8), before=figures(0.0, 0.8)), clear={0}) == {0: "tissue"}
+
+
 def test_few_sections_have_only_the_hard_limits():
     assert flags(dataset(7, after=figures(0.1))) == {}
     assert flags(dataset(8, after=figures(0.1))) == {0: "correlation"}

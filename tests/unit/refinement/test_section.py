@@ -10,7 +10,7 @@ import tiled_sections as sections
 from atlaszarr import Displacement
 from atlaszarr.errors import InputError
 from atlaszarr.refinement.arrays import points_of, smallest_jacobian
-from atlaszarr.refinement.section import FITTED, refine_section
+from atlaszarr.refinement.section import FITTED, LEAST_GAIN, LEAST_RISE, refine_section
 from codes import raises
 
 INSIDE = np.ones(sections.SHAPE, bool)
@@ -82,6 +82,46 @@ def test_a_section_in_its_place_is_not_moved():
     assert not section.kept
     assert section.reason == "no rise on the unseen half"
     assert not section.field.any()
+
+
+def test_a_section_that_fits_well_is_moved_only_by_a_clear_rise():
+    section = refined(sections.draw(sections.constant(0.3, 0.0)))
+    rise = section.after.unseen - section.before.unseen
+    assert section.kept == (rise >= max(LEAST_RISE, LEAST_GAIN * section.before.unseen))
+    assert not section.kept
+    assert section.weight == 0.0
+
+
+def test_a_section_is_worth_what_it_shows_on_the_unseen_half():
+    section = refined(sections.draw(sections.constant(3.0, -2.0)))
+    assert section.weight == section.after.unseen > 0.3
+
+
+def test_labels_that_are_held_out_take_no_part():
+    """Tissue within them is shuffled, which changes no grey level of the section."""
+    image = sections.draw(sections.constant(3.0, -2.0))
+    labels = np.where(BRAIN & (sections.grid()[0] >= 85), 1000 + sections.labels(), sections.labels())
+    held_out = set(np.unique(labels[labels >= 1000]).tolist())
+    spoilt = image.copy()
+    shuffled = spoilt[45:75, 100:112]
+    shuffled[:] = np.random.default_rng(1).permutation(shuffled.reshape(-1, 3)).reshape(shuffled.shape)
+    fields = [refine_section(each, INSIDE, labels, UM, hold_out=held_out).field for each in (image, spoilt)]
+    np.testing.assert_allclose(*fields, atol=4.0)
+    assert np.median(np.hypot(fields[0][0] + 150.0, fields[0][1] - 100.0)[BRAIN]) < 40
+    counted = [refine_section(each, INSIDE, labels, UM).field for each in (image, spoilt)]
+    assert np.abs(counted[0] - counted[1]).max() > 10
+
+
+def test_a_template_refines_a_section_whose_labels_are_one_region():
+    """Its greys in the section are the reverse of those in the template."""
+    image = sections.draw(sections.constant(2.0, -1.0))
+    whole = BRAIN.astype(np.uint32)
+    template = np.where(BRAIN, sections.PAPER - sections.greys(1)[sections.labels()], 0.0)
+    section = refine_section(image, INSIDE, whole, UM, template=template)
+    median, p95 = error(section.field, sections.constant(-100.0, 50.0))
+    assert section.kept
+    assert median < 25
+    assert p95 < 60
 
 
 def test_greys_that_no_region_explains_are_refused():
@@ -167,6 +207,12 @@ def test_a_resolution_that_does_not_divide_that_of_the_fit_is_refused(resolution
 def test_arrays_that_do_not_fit_are_refused(image, inside, labels, code):
     with raises(InputError, code):
         refine_section(image, inside, labels, UM)
+
+
+@pytest.mark.parametrize("template", [np.zeros((4, 5)), np.zeros(sections.SHAPE, bool)])
+def test_a_template_that_does_not_fit_is_refused(template):
+    with raises(InputError, "invalid-array"):
+        refined(sections.draw(sections.constant(0.0, 0.0)), template=template)
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

@@ -1,0 +1,170 @@
+"""The depth of sections: how well each fits the regions at other depths, and where a dataset and its sections lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InputError
+from .darkness import darkness
+from .polynomial import CoarseSection
+from .section import check_libraries, validate_section
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+#: Offsets of depth in um at which a section is compared.
+OFFSETS: Array = np.arange(-900.0, 901.0, 100.0)
+#: A section is far off if its depth is corrected by more than this, in um.
+FAR = 300.0
+#: The least unexplained share of the variance that counts.
+_LEAST_UNEXPLAINED = 1e-3
+#: Offsets that are compared with an offset lie further from it than this, in um.
+_NEAR = 200.0
+#: What a section must gain by a correction of its own, its lead there, and the lead of a clear fit: parts of the rise.
+_GAIN, _LEAD, _CLEAR = 0.3, 0.12, 0.07
+
+
+def depth_scores(
+    image: NDArray[np.uint8],
+    inside: Mask,
+    planes: Iterable[NDArray[Any]],
+    resolution: float = 25.0,
+    template: Iterable[NDArray[Any]] | None = None,
+) -> Array:
+    """Score how well a section fits an annotation at each offset of its depth.
+
+    Parameters
+    ----------
+    image : ndarray, uint8, shape (rows, columns, 3)
+        The section in the plane, as its recorded alignment registers it; brightfield.
+    inside : ndarray, bool, shape (rows, columns)
+        Whether each pixel lies inside the section image.
+    planes : iterable of ndarray, integer, shape (rows, columns)
+        The annotation at the same pixels if the section were deeper by each of `OFFSETS`, in their order; 0 outside the
+        brain. They are taken one after another.
+    resolution : float
+        Pixel size in um: 100, or a whole fraction of it such as 50, 25 or 10.
+    template : iterable of ndarray, shape (rows, columns), optional
+        The grey levels of a template in the same planes.
+
+    Returns
+    -------
+    ndarray, float64, shape (offsets,)
+        The share of the variance of the evened darkness that the regions, and the template, explain after a quick warp;
+        0 where a plane has no brain.
+
+    Raises
+    ------
+    InputError
+        If the shapes or dtypes do not fit, there is not one plane for each of `OFFSETS`, the resolution is not a whole
+        fraction of 100 um, or SimpleITK or SciPy is not installed.
+    """
+    check_libraries()
+    validate_section(image, inside, inside.astype(np.uint8))
+    section = CoarseSection.of(darkness(image, inside), inside, resolution)
+    found = []
+    for labels, grey in zip(planes, repeat(None) if template is None else template, strict=False):
+        validate_section(image, inside, labels, grey)
+        found.append(section.fit(labels, grey).explained)
+    if len(found) != len(OFFSETS):
+        raise InputError(
+            f"{len(found)} planes are given; give one for each of the {len(OFFSETS)} offsets", code="invalid-length"
+        )
+    return np.array(found)
+
+
+@dataclass(frozen=True, eq=False)
+class DepthCorrection:
+    """The corrected depths of the sections of a dataset.
+
+    Attributes
+    ----------
+    dataset : float
+        What is added to the depths of all sections, in um.
+    sections : ndarray, float64, shape (sections,)
+        What is added to the depth of each section, that of the dataset included, in um.
+    far : ndarray, bool, shape (sections,)
+        Whether a section fits better more than 300 um from the depth that the correction of the dataset gives it,
+        corrected or not; all, if the correction of the dataset exceeds 300 um.
+    clear : ndarray, bool, shape (sections,)
+        Whether a section fits its corrected depth clearly better than those more than 200 um away. One that is upside
+        down does not; one with little contrast does.
+    """
+
+    dataset: float
+    sections: Array
+    far: Mask
+    clear: Mask
+
+
+def correct_depths(depths: ArrayLike, scores: ArrayLike) -> DepthCorrection:
+    """Find where a dataset and its sections lie.
+
+    Parameters
+    ----------
+    depths : array_like, shape (sections,)
+        Recorded depths, in um.
+    scores : array_like, shape (sections, offsets)
+        By `depth_scores`.
+
+    Returns
+    -------
+    DepthCorrection
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit.
+
+    Notes
+    -----
+    Sections are cut at regular intervals, so that all have one correction: the offset at which the median over the
+    sections of their curves is highest. A curve is minus the logarithm of the unexplained share of the variance, and
+    the rise of the dataset is the median over sections of how far the highest point of a curve lies above its median. A
+    section has a correction of its own if its curve is higher there than at the offset of the dataset by over 0.3 of
+    the rise, and than at all offsets more than 200 um from its highest point by over 0.12 of it.
+    """
+    recorded, values = np.asarray(depths, np.float64), np.asarray(scores, np.float64)
+    if recorded.ndim != 1 or values.shape != (len(recorded), len(OFFSETS)):
+        raise InputError(
+            f"depths and scores have shapes {recorded.shape} and {values.shape}; give (sections,) and (sections, "
+            f"{len(OFFSETS)})",
+            code="shape-mismatch",
+        )
+    curves = -np.log(np.maximum(1.0 - values, _LEAST_UNEXPLAINED))
+    highest = curves.max(axis=1)
+    if not curves.any():
+        return DepthCorrection(0.0, np.zeros(len(curves)), *np.zeros((2, len(curves)), bool))
+    rise = float(np.median(highest - np.median(curves, axis=1)))
+    dataset = _peak(np.median(curves - highest[:, np.newaxis], axis=0))
+    own = np.array([_peak(curve) for curve in curves])
+    gains = highest - [float(np.interp(dataset, OFFSETS, curve)) for curve in curves]
+    is_better = gains > _GAIN * rise
+    leads = np.array([_lead(curve, peak) for curve, peak in zip(curves, own, strict=True)])
+    found = np.where(is_better & (leads > _LEAD * rise), own, dataset)
+    clear = np.array([_lead(curve, peak) for curve, peak in zip(curves, found, strict=True)]) > _CLEAR * rise
+    far = (np.abs(dataset) > FAR) | (is_better & (np.abs(own - dataset) > FAR))
+    return DepthCorrection(dataset, found, far, clear)
+
+
+def _peak(scores: Array) -> float:
+    """The offset at which a curve is highest, by a parabola through the highest point and its neighbours."""
+    best = int(np.argmax(scores))
+    if best in (0, len(scores) - 1):
+        return float(OFFSETS[best])
+    low, middle, high = scores[best - 1 : best + 2].tolist()
+    bend = low - 2.0 * middle + high
+    shift = 0.5 * (low - high) / bend if bend < 0 else 0.0
+    return float(OFFSETS[best] + min(max(shift, -1.0), 1.0) * (OFFSETS[1] - OFFSETS[0]))
+
+
+def _lead(curve: Array, offset: float) -> float:
+    """How much higher a curve is near an offset than far from it."""
+    away = np.abs(OFFSETS - offset)
+    return float(curve[away <= _NEAR / 2].max() - curve[away > _NEAR].max())

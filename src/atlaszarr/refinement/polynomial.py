@@ -1,0 +1,275 @@
+"""A quick warp of a section by polynomials, that makes the regions of a plane explain most of its darkness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import binned, pixels_joined, points_of, sampled
+from .darkness import evened, tissue
+from .regions import PlaneRegions
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+#: Degree of the polynomials in x and y.
+_DEGREE = 3
+#: Standard deviation of the smoothing of the section in pixels, and steps, at each level.
+_LEVELS = ((2.0, 6), (1.0, 6))
+#: What a coefficient of 1 pixel adds to the logarithm of the unexplained share: a constant, linear and higher terms.
+_COSTS = (3e-5, 3e-4, 1e-3)
+#: The unit of the polynomials, as a multiple of the root mean square distance of the brain from its centre.
+_UNIT = 1.5
+#: The longest change of a coefficient in a step, in pixels.
+_STEP = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class PolynomialWarp:
+    """A warp of an image to regions.
+
+    Attributes
+    ----------
+    affine : ndarray, float64, shape (2, 3)
+        The affine that is nearest to the warp over the brain: (x, y, 1) in pixels of the plane to (x, y) in pixels of
+        the image.
+    explained : float
+        The share of the variance of the image that the regions explain, 0 to 1; 0 without a brain or variance.
+    """
+
+    affine: Array
+    explained: float
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseSection:
+    """A section at 100 um, whose warp to the labels of a plane takes some 20 ms.
+
+    Attributes
+    ----------
+    evened : ndarray, float64, shape (rows, columns)
+        Its darkness, by `darkness.evened`.
+    shown : ndarray, bool, shape (rows, columns)
+        Whether each pixel lies inside the section image.
+    factor : int
+        Pixels of the plane that are joined along each axis.
+    """
+
+    evened: Array
+    shown: Mask
+    factor: int
+    resolution: ClassVar[float] = 100.0
+
+    @classmethod
+    def of(cls, darkness: Array, inside: Mask, resolution: float) -> Self:
+        """The section with a darkness in the pixels of a plane, of a size in um.
+
+        Raises
+        ------
+        InputError
+            If the resolution is not a whole fraction of 100 um.
+        """
+        factor = pixels_joined(cls.resolution, resolution)
+        dark, shown = binned(darkness, factor), binned(inside.astype(np.float64), factor) > 0.99
+        return cls(evened(dark, tissue(dark, cls.resolution) & shown, cls.resolution), shown, factor)
+
+    def fit(
+        self, labels: NDArray[Any], template: NDArray[Any] | None = None, compared: Mask | None = None
+    ) -> PolynomialWarp:
+        """Warp the section to labels, and the grey levels of a template, both in the pixels of a plane.
+
+        `compared` are the pixels that take part; by default all.
+        """
+        rows, columns = labels.shape
+        padded = np.pad(labels, ((0, -rows % self.factor), (0, -columns % self.factor)), mode="edge")
+        middle = slice(self.factor // 2, None, self.factor)
+        regions = PlaneRegions.of(padded[middle, middle], self.resolution)
+        near, levels = regions.near, None
+        if compared is not None:
+            near = near & (binned(compared.astype(np.float64), self.factor) > 0.5)
+        if template is not None:
+            grey = binned(template.astype(np.float64), self.factor)
+            levels = evened(grey / max(float(grey.max()), 1.0), regions.brain, self.resolution)
+        return fit_polynomial(self.evened, self.shown, regions, near, levels)
+
+
+def fit_polynomial(
+    image: Array, shown: Mask, regions: PlaneRegions, near: Mask, template: Array | None = None
+) -> PolynomialWarp:
+    """Find the warp by polynomials of degree 3 at which regions explain most of an image.
+
+    Parameters
+    ----------
+    image : ndarray, float64, shape (rows, columns)
+        Evened, so that its outline is no stronger than its regions.
+    shown : ndarray, bool, shape (rows, columns)
+        The pixels of the image whose values are known.
+    regions : PlaneRegions
+        In the same pixels.
+    near : ndarray, bool, shape (rows, columns)
+        The pixels of the plane that are compared.
+    template : ndarray, float64, shape (rows, columns), optional
+        An image whose multiple explains what the regions do not.
+
+    Returns
+    -------
+    PolynomialWarp
+
+    Notes
+    -----
+    Gauss-Newton steps on the logarithm of the unexplained share of the variance, with
+    the means of the regions at each step those of the warped image (variable projection: Golub and Pereyra 1973, SIAM
+    Journal on Numerical Analysis 10, 413-432).
+    """
+    from scipy import ndimage
+
+    polynomials = _Polynomials.of(regions.brain)
+    warp = np.zeros((2, len(polynomials.costs)))
+    for sigma, steps in _LEVELS:
+        smooth = np.asarray(ndimage.gaussian_filter(image, sigma))
+        for _ in range(steps):
+            seen = _Seen.of(smooth, shown, polynomials.displaced(warp), regions, near, template)
+            if seen is None:
+                return PolynomialWarp(np.eye(2, 3), 0.0)
+            step = seen.step(warp, polynomials)
+            warp = warp + step * min(1.0, _STEP / max(float(np.abs(step).max()), 1e-12))
+    last = _Seen.of(image, shown, polynomials.displaced(warp), regions, near, template)
+    if last is None:
+        return PolynomialWarp(np.eye(2, 3), 0.0)
+    return PolynomialWarp(polynomials.nearest_affine(warp, regions.brain), 1.0 - last.unexplained)
+
+
+@dataclass(frozen=True, eq=False)
+class _Polynomials:
+    """The polynomials of a warp over a grid, about 1 at the outline of the brain.
+
+    Attributes
+    ----------
+    monomials : ndarray, float64, shape (m, rows, columns)
+        Up to twice the degree; the first n are the polynomials.
+    costs : ndarray, float64, shape (n,)
+    products : ndarray, int64, shape (n, n)
+        Which of the monomials is the product of each two polynomials.
+    """
+
+    monomials: Array
+    costs: Array
+    products: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, brain: Mask) -> _Polynomials:
+        rows, columns = np.nonzero(brain if brain.any() else ~brain)
+        centre = np.array([columns.mean(), rows.mean()])
+        unit = max(_UNIT * float(np.sqrt(columns.var() + rows.var())), 1.0)
+        x, y = (points_of(brain.shape) - centre[:, np.newaxis, np.newaxis]) / unit
+        powers = [(degree - j, j) for degree in range(2 * _DEGREE + 1) for j in range(degree + 1)]
+        count = sum(a + b <= _DEGREE for a, b in powers)
+        costs = [_COSTS[min(a + b, len(_COSTS) - 1)] for a, b in powers[:count]]
+        products = [[powers.index((a + c, b + d)) for c, d in powers[:count]] for a, b in powers[:count]]
+        x_powers, y_powers = (np.stack([each**k for k in range(2 * _DEGREE + 1)]) for each in (x, y))
+        monomials = np.stack([x_powers[a] * y_powers[b] for a, b in powers])
+        return cls(monomials, np.array(costs), np.array(products))
+
+    def displaced(self, warp: Array) -> Array:
+        """The points that a warp, (2, n), moves the pixels to: shape (2, rows, columns)."""
+        shape = self.monomials.shape[1:]
+        return np.asarray(points_of(shape) + np.einsum("in,nrc->irc", warp, self.monomials[: len(self.costs)]))
+
+    def nearest_affine(self, warp: Array, where: Mask) -> Array:
+        """The affine, (2, 3), that is nearest to a warp, (2, n), in a mask."""
+        points = points_of(where.shape)
+        basis = np.concatenate([points, np.ones((1, *where.shape))]) * where
+        products = np.einsum("irc,jrc->ij", basis, basis)
+        if np.linalg.matrix_rank(products) < 3:
+            return np.eye(2, 3)
+        return np.asarray(np.linalg.solve(products, np.einsum("irc,jrc->ij", basis, self.displaced(warp))).T)
+
+
+# Sums are those of einsum, not of BLAS, which adds in another order on another number of threads.
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A warped image, and what is not explained of it; 0 where nothing is compared.
+
+    Attributes
+    ----------
+    valid : ndarray, bool, shape (rows, columns)
+        The pixels that are compared.
+    centred : ndarray, float64, shape (rows, columns)
+        The image less its mean.
+    rest : ndarray, float64, shape (rows, columns)
+        What the regions and the template do not explain.
+    slopes : ndarray, float64, shape (2, rows, columns)
+        The derivatives of the image along x and y.
+    """
+
+    valid: Mask
+    centred: Array
+    rest: Array
+    slopes: Array
+
+    @classmethod
+    def of(
+        cls, image: Array, shown: Mask, points: Array, regions: PlaneRegions, near: Mask, template: Array | None
+    ) -> _Seen | None:
+        seen = sampled(image, points)
+        valid = near & (sampled(shown.astype(np.float64), points, 0.0) > 0.99)
+        if not (valid & regions.brain).any():
+            return None
+        values = seen[valid]
+        centred, rest = np.zeros(seen.shape), np.zeros(seen.shape)
+        centred[valid] = values - values.mean()
+        if not centred.any():
+            return None
+        projection = _Projection.of(regions.indices[valid], None if template is None else template[valid])
+        rest[valid] = projection.rest(values)
+        down, across = (np.where(valid, part, 0.0) for part in np.gradient(seen))
+        return cls(valid, centred, rest, np.stack([across, down]))
+
+    @property
+    def unexplained(self) -> float:
+        """The share of the variance that is not explained."""
+        return float((self.rest**2).sum()) / float((self.centred**2).sum())
+
+    def step(self, warp: Array, polynomials: _Polynomials) -> Array:
+        """The change of the coefficients of a warp, (2, n), at which least is unexplained."""
+        count = len(polynomials.costs)
+        basis = polynomials.monomials[:count]
+        rest, total = max(float((self.rest**2).sum()), 1e-9), float((self.centred**2).sum())
+        # The product of the rest, which is projected, with the slopes is that with the projected slopes.
+        gradient = np.einsum("irc,rc,nrc->in", self.slopes, self.rest / rest - self.centred / total, basis).ravel()
+        squares = np.stack([self.slopes[0] ** 2, self.slopes[0] * self.slopes[1], self.slopes[1] ** 2])
+        sums = np.einsum("krc,mrc->km", squares, polynomials.monomials)[:, polynomials.products]
+        means = np.einsum("irc,nrc->in", self.slopes, basis).ravel()
+        around = np.block([[sums[0], sums[1]], [sums[1], sums[2]]]) - np.outer(means, means) / self.valid.sum()
+        costs = np.tile(polynomials.costs, 2)
+        curvature = around / rest + np.diag(costs + 1e-9)
+        return np.asarray(np.linalg.solve(curvature, -gradient - costs * warp.ravel()).reshape(warp.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class _Projection:
+    """What the means of regions and a multiple of a template leave of the values of pixels."""
+
+    indices: NDArray[np.int64]
+    counts: Array
+    template: Array | None
+    """Less the means of its regions, of length 1."""
+
+    @classmethod
+    def of(cls, indices: NDArray[np.int64], template: Array | None) -> _Projection:
+        counts = np.maximum(np.bincount(indices), 1).astype(np.float64)
+        found = cls(indices, counts, None)
+        if template is None:
+            return found
+        rest = found.rest(template)
+        return cls(indices, counts, rest / max(float(np.sqrt((rest**2).sum())), 1e-12))
+
+    def rest(self, values: Array) -> Array:
+        """The rest of values of the pixels."""
+        out = values - (np.bincount(self.indices, weights=values) / self.counts)[self.indices]
+        return out if self.template is None else out - float((out * self.template).sum()) * self.template
