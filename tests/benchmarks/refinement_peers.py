@@ -1,14 +1,15 @@
-"""The usual recipes of SimpleITK and dipy on the sections of `refinement.py`, next to ours: error in um and seconds.
+"""The usual recipes of SimpleITK, dipy and elastix on the sections of `refinement.py`, next to ours: error and seconds.
 
 All get the same: the labels at the corrected depth, the darkness of the section at 50 um, and as the fixed image its
-own means in the regions, as recorded. It needs `pip install dipy`; run it with OMP_NUM_THREADS=1 and
-ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1.
+own means in the regions, as recorded. It needs `pip install dipy itk-elastix`; run it with OMP_NUM_THREADS=1 and
+ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1, in a folder of its own, since elastix writes files there.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 
+import itk
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from dipy.align.imaffine import AffineRegistration, MutualInformationMetric, transform_centers_of_mass
@@ -86,7 +87,20 @@ def by_dipy(target: np.ndarray, moving: np.ndarray, _: np.ndarray) -> np.ndarray
     return np.stack([mapping.transform(x), mapping.transform(y)]) - 1000.0 - points_of(target.shape)
 
 
-PEERS: dict[str, Callable[..., np.ndarray]] = {"SimpleITK": by_simpleitk, "dipy": by_dipy}
+def by_elastix(target: np.ndarray, moving: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """An affine and B-splines by mutual information: elastix's own parameters, which brainglobe-registration takes."""
+    fixed, image = (itk.image_view_from_array(np.ascontiguousarray(part, np.float32)) for part in (target, moving))
+    parameters = itk.ParameterObject.New()
+    for kind in ("affine", "bspline"):
+        parameters.AddParameterMap(parameters.GetDefaultParameterMap(kind, 4))
+    mask = itk.image_view_from_array(near.astype(np.uint8))
+    _, found = itk.elastix_registration_method(
+        fixed, image, parameter_object=parameters, fixed_mask=mask, log_to_console=False
+    )
+    return np.moveaxis(np.asarray(itk.transformix_deformation_field(image, found)), -1, 0)
+
+
+PEERS: dict[str, Callable[..., np.ndarray]] = {"SimpleITK": by_simpleitk, "dipy": by_dipy, "elastix": by_elastix}
 
 
 def main() -> None:
