@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .atlas import build_atlas
     from .dataset_batch.api import build_many
     from .dataset_build.api import build, plan
+    from .dataset_refinement.api import refine
     from .displacement.displacement import Displacement
     from .errors import AtlaszarrError
     from .expression_grids.grids import open_grid
@@ -49,6 +50,7 @@ _HOMES = {
     "plan": ".dataset_build.api",
     "preview": ".previews",
     "progress_bars": ".progress",
+    "refine": ".dataset_refinement.api",
     "region_mask": ".regions.volumes",
     "region_statistics": ".regions.statistics",
     "region_volumes": ".regions.volumes",
@@ -76,6 +78,7 @@ __all__ = [
     "plan",
     "preview",
     "progress_bars",
+    "refine",
     "region_mask",
     "region_statistics",
     "region_volumes",

@@ -88,6 +88,7 @@ VALID = {
     "catalogue": ["x"],
     "batch": ["x", "--gene", "Prox1"],
     "view": ["x.ome.zarr"],
+    "refine": [DATASET, "x.fields", "--annotation", "x.nrrd"],
 }
 #: Options whose value is a name, a path or a URL: most nonsense is a valid one.
 FREE = {

@@ -24,6 +24,11 @@ from .terminal import echo, echo_data, progress_bars, say
     "ROOT/batch/measure.parquet.",
 )
 @click.option("--by-hemisphere", is_flag=True, help="With --measure: measure the left and the right side too.")
+@click.option(
+    "--refine",
+    metavar="ANNOTATION",
+    help="Refine each dataset to this annotation first, see the command refine, into FIELDS/ID [ROOT/fields/ID].",
+)
 @options(*API, *CATALOGUE, *OUTPUT)
 def batch(
     root: str,
@@ -41,6 +46,7 @@ def batch(
     dry_run: bool,
     measure: str | None,
     by_hemisphere: bool,
+    refine: str | None,
     as_json: bool,
     **values: Any,
 ) -> int:
@@ -71,6 +77,7 @@ def batch(
             take_over=take_over,
             measure=measure,
             by_hemisphere=by_hemisphere,
+            refine=refine,
             progress=bars,
             **given_options(values),
         )

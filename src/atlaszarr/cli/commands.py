@@ -104,6 +104,7 @@ class _Commands(click.Group):
         "measure": (".measure", "Print the grey levels and expression of every region."),
         "plan": (".build", "Estimate what a build fetches and writes."),
         "preview": (".preview", "Draw the registered sections as a picture."),
+        "refine": (".refine", "Improve the registration of the sections, with figures."),
         "search": (".search", "List section datasets, or their section images."),
         "verify": (".build", "Check what is written, and repair it."),
         "view": (".view", "Show a volume, sections, an annotation or an atlas in a browser."),

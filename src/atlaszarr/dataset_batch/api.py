@@ -43,12 +43,14 @@ from ..engine.schedulers import (
 )
 from ..engine.target_state import LAYOUT, refuse_inside_image, validate_layout, validate_same_request
 from ..errors import AtlaszarrError, InputError, printable
+from ..reference_volumes import open_annotation
 from ..regions.annotation import annotation_levels, annotation_of
 from ..regions.matching import require_matching_level
 from ..sections.options import Options
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.locations import is_url, normalize_folder, shown
 from ..stores.target import Target
+from ..stores.temporary import temporary_folder
 from ..terminology.terminology import terminology_of
 from ..versions import version
 from .dataset_task import DatasetTask, build_dataset, concerns_all, failed_row
@@ -93,6 +95,7 @@ def build_many(
     measure: str | os.PathLike[str] | None = None,
     by_hemisphere: bool = False,
     fields: str | os.PathLike[str] | None = None,
+    refine: str | os.PathLike[str] | None = None,
     progress: Callable[[BatchStatus], object] | None = None,
     **options: Any,
 ) -> BatchReport:
@@ -133,6 +136,10 @@ def build_many(
     fields : str or path-like, optional
         A folder, path or URL, with the refinement of each dataset in ``FIELDS/<id>``; see `build`. A dataset without
         one fails. One that is finished is left alone, also if its refinement has changed since.
+    refine : str or path-like, optional
+        An annotation, whose path or URL all workers reach: each dataset is refined to it first, with the defaults of
+        `atlaszarr.refine`, into ``FIELDS/<id>``, by default ``ROOT/fields/<id>``. A dataset whose refinement lacks
+        images is not built, unless `allow_missing`.
     progress : callable, optional
         Called with a `BatchStatus` as datasets end, at most once a second, and at the end; ``print`` prints its line.
     **options
@@ -153,15 +160,17 @@ def build_many(
     client = client or AllenClient()
     views = _views(mode, view, options, client)
     annotation = _annotation(measure, by_hemisphere, views[0], storage_options)
-    refined = _fields(fields)
+    target = Target.of(root, storage_options)
+    reference = _reference(refine, storage_options)
+    refined = _fields(fields, None if reference is None else f"{target.url}/fields")
     request = {
         "layout": LAYOUT,
         "mode": mode,
         "atlas": atlas is not None,
         "views": [asdict(one) for one in views],
         **({} if refined is None else {"fields": shown(refined)}),
+        **({} if reference is None else {"refine": shown(reference)}),
     }
-    target = Target.of(root, storage_options)
     if atlas is not None:
         options = {**options, "atlas": _located_atlas(atlas, storage_options, views, target)}
     resolved = resolve_scheduler(scheduler, target.url)
@@ -175,8 +184,17 @@ def build_many(
         reader, sent = copy(client), copy(client)
         reader.image_source, sent.catalogue = None, None
         described = partial(_described, reader)
-    options = {**options, "mode": mode, "view": view, "allow_missing": allow_missing}
-    task = DatasetTask(target, sent, folder, options, annotation, by_hemisphere, overwrite=overwrite, fields=refined)
+    task = DatasetTask(
+        target,
+        sent,
+        folder,
+        {**options, "mode": mode, "view": view, "allow_missing": allow_missing},
+        annotation,
+        by_hemisphere,
+        overwrite=overwrite,
+        fields=refined,
+        refine=reference,
+    )
     stopped = threading.Event()
     _refuse_file(folder)
     refuse_inside_image(folder)
@@ -248,10 +266,31 @@ def _annotation(
     return location
 
 
-def _fields(fields: str | os.PathLike[str] | None) -> str | None:
+def _reference(refine: str | os.PathLike[str] | None, storage_options: Mapping[str, Any] | None) -> str | None:
+    """The location of the annotation of refinements, which is opened.
+
+    Raises
+    ------
+    InputError, NotFoundError, SourceError
+        If it is not an annotation, or SimpleITK or SciPy is not installed.
+    """
+    if refine is None:
+        return None
+    from ..refinement.section import check_libraries
+
+    check_libraries()
+    location = normalize_folder(refine)
+    with (
+        temporary_folder() as spool,
+        open_annotation(location, spool, storage_options=storage_options if is_url(location) else None),
+    ):
+        return location
+
+
+def _fields(fields: str | os.PathLike[str] | None, default: str | None) -> str | None:
     """The location of the folder of refinements; InputError for fields of a single dataset."""
     if fields is None or isinstance(fields, str | os.PathLike):
-        return None if fields is None else normalize_folder(fields)
+        return default if fields is None else normalize_folder(fields)
     raise InputError(
         f"fields has type {type(fields).__name__}; for many datasets, give the folder that holds the refinement of "
         "each as <id>",

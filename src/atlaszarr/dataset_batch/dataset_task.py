@@ -7,10 +7,11 @@ import ctypes
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
@@ -25,6 +26,10 @@ from ..stores.target import Target
 from .journal import FINISHED, REQUEST, Row, target_name
 from .measures import write_part
 
+if TYPE_CHECKING:
+    from ..dataset_refinement.report import Refinement
+
+_Report = TypeVar("_Report")
 #: Codes of faults that every dataset would meet: of the target, of the environment of a worker, of the way to the API.
 _OF_ALL = frozenset(
     (
@@ -72,6 +77,8 @@ class DatasetTask:
         Replace targets of other options; those of the same options are resumed.
     fields : str, optional
         Location of the folder with the refinement of each dataset.
+    refine : str, optional
+        Location of the annotation to which each dataset is refined first, into `fields`.
     """
 
     root: Target
@@ -83,6 +90,7 @@ class DatasetTask:
     progress: Progress | None = None
     overwrite: bool = False
     fields: str | None = None
+    refine: str | None = None
 
     def require_root(self) -> None:
         """Raise a SchedulerError if the root is a folder that this worker does not share with the batch."""
@@ -97,21 +105,30 @@ class DatasetTask:
         """The target of a dataset; of a template of an atlas the root, from which `build` makes its name."""
         return self.root.url if "atlas" in self.options else f"{self.root.url}/{target_name(id)}"
 
+    def refined(self, record: SectionDataset) -> Refinement:
+        """Refine a dataset; waits as `build`."""
+        from ..dataset_refinement.api import refine  # imported here, since most batches do without
+
+        options = {name: self.options[name] for name in ("workers", "allow_missing")}
+        assert self.refine is not None
+        return self._owning(partial(refine, record, self.refine, f"{self.fields}/{record.id}", **options))
+
     def build(self, record: SectionDataset) -> BuildReport:
         """Build a dataset; waits as long as a lease lasts while another process builds its target."""
+        fields = None if self.fields is None else f"{self.fields}/{record.id}"
+        return self._owning(partial(build, record, self.target(record.id), fields=fields, **self.options))
+
+    def _owning(self, write: Callable[..., _Report]) -> _Report:
+        """Write a target, replace one of other options if that is wanted, and wait while another process writes it."""
         end, overwrite = time.monotonic() + PATIENCE, False
         while True:
             try:
-                return build(
-                    record,
-                    self.target(record.id),
+                return write(
                     client=self.client,
                     storage_options=json.loads(self.root.storage_options),
                     scheduler="threads",
                     overwrite=overwrite,
                     progress=self.progress,
-                    fields=None if self.fields is None else f"{self.fields}/{record.id}",
-                    **self.options,
                 )
             except InputError as error:
                 if self.overwrite and not overwrite and error.code in _REPLACED:
@@ -167,6 +184,9 @@ def build_dataset(task: DatasetTask, dataset: SectionDataset | int | Row) -> Row
         task.require_root()
         record = dataset if isinstance(dataset, SectionDataset) else task.client.section_dataset(dataset)
         gene = " ".join(record.genes)[:_LONGEST_GENES]
+        if task.refine is not None and not (refined := task.refined(record)).ok:
+            row = _unfinished(refined)
+            return replace(row, gene=gene, seconds=time.monotonic() - began)
         report = task.build(record)
         if measured := task.measure is not None and report.ok:
             task.write_measures(id, gene, report.views[0].target)
@@ -199,6 +219,12 @@ def failed_row(id: int, error: Exception) -> Row:
         known = SchedulerError(f"{type(error).__name__}: {error}", code="unexpected-error")
     passing = isinstance(known, _PASSING) or known.code in _LOCKED
     return Row(id, "failed", code=known.code, message=str(known), passing=passing)
+
+
+def _unfinished(report: Refinement) -> Row:
+    """The row of a dataset that is not built, since images are missing that its refinement needs."""
+    failures = report.failures
+    return Row(report.dataset, "unfinished", failures=len(failures), code="image-missing", message=failures[0].reason)
 
 
 def _row(report: BuildReport) -> Row:

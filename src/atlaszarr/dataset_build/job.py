@@ -19,7 +19,6 @@ from ..engine.lock import Owner
 from ..engine.schedulers import Future, Scheduler
 from ..engine.target_state import FINISHED, Root
 from ..engine.writer import Progress
-from ..errors import TargetError
 from ..stores.target import Target
 from . import records
 from .layout import BuildLayout
@@ -102,7 +101,7 @@ class DatasetJob(ImageJob):
         if defects or records.begun(target, request) is None:
             records.write_build(target, self._layout, request, self.plan, self._client)
         for entry in done.values():
-            self._check_same_images(entry)
+            records.check_same_images(self.digests, entry, target)
 
     def start(
         self, scheduler: Scheduler, shared: Any, number: int, tasks: Sequence[Task]
@@ -159,7 +158,7 @@ class DatasetJob(ImageJob):
     def take(self, outcome: Done) -> None:
         """Record the missing images of a block, and compare the digests of the others."""
         self.failures.update(outcome.notes)
-        self._check_same_images(outcome.entry)
+        records.check_same_images(self.digests, outcome.entry, self.target)
 
     def commit(self, done: Mapping[Task, Entry], owner: Owner) -> bool:
         """Write the sidecars; finish the target unless images are missing that the user did not allow."""
@@ -193,13 +192,3 @@ class DatasetJob(ImageJob):
             for name, digest in records.images(entry).items():
                 if digest:
                     self.digests.setdefault(name, digest)
-
-    def _check_same_images(self, entry: Entry) -> None:
-        """Refuse a block made from another version of an image than the blocks before it."""
-        for name, digest in records.images(entry).items():
-            if digest and self.digests.setdefault(name, digest) != digest:
-                raise TargetError(
-                    f"section image {name} has changed at the service since the build of {self.target.url} began; "
-                    "build the target again with --overwrite",
-                    code="image-changed",
-                )

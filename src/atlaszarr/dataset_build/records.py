@@ -21,6 +21,7 @@ from ..allen.slide_images import SlideCrop
 from ..engine.ledger import Entry, Task
 from ..engine.ome import Geometry, multiscales
 from ..engine.pyramid import Pyramid
+from ..errors import TargetError
 from ..geometry.grid import Grid
 from ..geometry.spaces import ORIENTATION
 from ..sections.fields import SectionFields
@@ -164,6 +165,23 @@ def images(entry: Entry) -> dict[str, str | None]:
 def missing(entry: Entry) -> list[str]:
     """Names of the images that a block lacks."""
     return [name for name, digest in images(entry).items() if digest is None]
+
+
+def check_same_images(digests: dict[str, str], entry: Entry, target: Target) -> None:
+    """Refuse a record made from another version of an image than the earlier ones, whose digests by name it joins.
+
+    Raises
+    ------
+    TargetError
+        If the image has changed.
+    """
+    for name, digest in images(entry).items():
+        if digest and digests.setdefault(name, digest) != digest:
+            raise TargetError(
+                f"section image {name} has changed at the service since {target.url} was begun; begin it again with "
+                "--overwrite",
+                code="image-changed",
+            )
 
 
 def _digest(used: Mapping[str, str]) -> str:

@@ -1,27 +1,32 @@
-"""Planes of an annotation at slice coordinates, read in one pass from a file or an OME-Zarr."""
+"""Planes of an annotation or a template at slice coordinates, from a file or an OME-Zarr."""
 
 from __future__ import annotations
 
 import math
 import os
+import socket
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..assets.locate import Located, locate
 from ..engine.absent_chunks import AbsentChunks
+from ..engine.finished_image import Finished
 from ..engine.ome_reader import StoredImage
 from ..engine.schedulers import usable_cores
-from ..errors import AtlaszarrWarning, InputError
+from ..errors import AtlaszarrWarning, InputError, SchedulerError
+from ..geometry.grid import Grid
 from ..geometry.plane import Plane
 from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace, direction
 from ..geometry.voxel_size import um
-from ..reference_volumes import open_annotation
+from ..reference_volumes import ReferenceVolume, open_annotation, open_template
 from ..reference_volumes.ome_zarr import is_ome_zarr
 from ..reference_volumes.orientation import ORIGIN, Orientation, sides_remark
 from ..stores.locations import shown
@@ -40,6 +45,8 @@ _WORDS = {
     for pair in (("anterior", "posterior"), ("superior", "inferior"), ("left", "right"))
     for one, other in (pair, pair[::-1])
 }
+#: The kinds of volumes with their article.
+_AN = {"annotation": "an annotation", "template": "a template"}
 #: Minimum number of reading threads: more than cores, since remote stores keep them waiting.
 _MIN_THREADS = 8
 
@@ -56,19 +63,10 @@ def label_planes(
 
     Parameters
     ----------
-    annotation : str, path-like or Located
-        An OME-Zarr, or a label group or level in one (a folder, or a URL with a part that ends in ``.zarr``), of which
-        the level nearest to the resolution is read, in any orientation if it fills the space; or an NRRD, NIfTI,
-        MetaImage or TIFF file of the whole space; or an asset that `atlaszarr.assets.locate.locate` takes.
-    plane : Plane
+    annotation, plane, resolution, space, storage_options
+        Same as in `open_planes`.
     coordinates : sequence of float
         Position of each plane along the axis across it, in um.
-    resolution : float
-        Pixel size of the result, in um. Finer voxels are subsampled.
-    space : ReferenceSpace
-        Reference space of the coordinates and the result.
-    storage_options : mapping, optional
-        Options for fsspec, for a URL.
 
     Returns
     -------
@@ -78,112 +76,274 @@ def label_planes(
     Raises
     ------
     InputError
-        If the file is not an annotation, or its unit, orientation or transformation is missing or not supported; if
-        it does not lie in the space, or is a file of a part of it.
+        For the reasons of `open_planes`, or if all planes are outside the annotation.
     NotFoundError, SourceError, TargetError
         If the annotation is missing or cannot be read.
     """
-    located = locate(annotation, storage_options)
-    for remark in located.remarks:
-        warnings.warn(remark, AtlaszarrWarning, stacklevel=3)  # the caller of preview
+    with open_planes(annotation, plane, resolution, space, storage_options) as opened:
+        opened.require_inside(coordinates)
+        planes = opened.read(coordinates, max(_MIN_THREADS, usable_cores()))
+        for remark in opened.all_remarks:
+            warnings.warn(remark, AtlaszarrWarning, stacklevel=3)  # the caller of preview
+        return planes
+
+
+@contextmanager
+def open_planes(
+    volume: str | os.PathLike[str] | Located,
+    plane: Plane,
+    resolution: float,
+    space: ReferenceSpace,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    is_annotation: bool = True,
+) -> Iterator[VolumePlanes]:
+    """Open an annotation, or a template, to read planes of section of it.
+
+    Parameters
+    ----------
+    volume : str, path-like or Located
+        An OME-Zarr, or a label group or level in one (a folder, or a URL with a part that ends in ``.zarr``), of which
+        the level nearest to the resolution is read, in any orientation if it fills the space; or an NRRD, NIfTI,
+        MetaImage or TIFF file of the whole space; or an asset that `atlaszarr.assets.locate.locate` takes.
+    plane : Plane
+    resolution : float
+        Pixel size of the result, in um. Finer voxels are subsampled.
+    space : ReferenceSpace
+        Reference space of the coordinates and the result.
+    storage_options : mapping, optional
+        Options for fsspec, for a URL.
+    is_annotation : bool
+        Whether the values are labels; otherwise those of a template.
+
+    Yields
+    ------
+    VolumePlanes
+        Valid until the context ends.
+
+    Raises
+    ------
+    InputError
+        If the file is not such a volume, or its unit, orientation or transformation is missing or not supported; if
+        it does not lie in the space, or is a file of a part of it.
+    NotFoundError, SourceError, TargetError
+        If the volume is missing or cannot be read.
+    """
+    kind, located = ("annotation", locate(volume, storage_options)) if is_annotation else ("template", volume)
+    located = located if isinstance(located, Located) else Located(os.fspath(located))
     uri = located.annotation
     if is_ome_zarr(uri):
-        volume, absent = _level_of(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
-        planes = _planes(volume, space, plane, coordinates, resolution)
-        if (text := absent.remark()) is not None:
-            warnings.warn(
-                f"{text} (counted among the chunks that the preview reads)", AtlaszarrWarning, stacklevel=3
-            )  # the caller of preview
-        return planes
+        image = StoredImage.at(Target.of(uri, storage_options))
+        opened = _level_of(image, plane, resolution, space, kind)
+        opened.require_space()
+        yield replace(opened, remarks=(*located.remarks, *opened.remarks))
+        return
+    open_volume = open_annotation if is_annotation else open_template
     with ExitStack() as stack:
         spool = stack.enter_context(temporary_folder())
         try:
-            opened = stack.enter_context(open_annotation(uri, spool, storage_options=storage_options))
+            found = stack.enter_context(open_volume(uri, spool, storage_options=storage_options))
         except InputError as error:
             if error.code not in _ASK_FOR_OPTIONS:
                 raise
             raise InputError(
-                f"{error}; only `atlaszarr atlas` takes these options: build an atlas and give its annotation.ome.zarr",
+                f"{error}; only `atlaszarr atlas` takes these options: build an atlas and give its {kind}.ome.zarr",
                 code=error.code,
             ) from None
-        if not space.is_covered(opened.array.shape, opened.voxel_size):  # so its origin in the space is not known
+        if not space.is_covered(found.array.shape, found.voxel_size):  # so its origin in the space is not known
             raise InputError(
-                f"annotation {opened.uri} has an extent of {um(opened.extent)}, but reference space {space.id} has "
-                f"{um(space.extent)}; give an annotation of the whole space, or an OME-Zarr with its origin in it",
+                f"{kind} {found.uri} has an extent of {um(found.extent)}, but reference space {space.id} has "
+                f"{um(space.extent)}; give {_AN[kind]} of the whole space, or an OME-Zarr with its origin in it",
                 code="wrong-reference-space",
             )
-        volume = _Volume(opened.uri, opened.array, opened.voxel_size, (0.0, 0.0, 0.0))
-        return _planes(volume, space, plane, coordinates, resolution)
+        corner = (0.0, 0.0, 0.0)
+        yield VolumePlanes(
+            kind,
+            found.uri,
+            found.array,
+            found.voxel_size,
+            corner,
+            plane,
+            resolution,
+            space,
+            located.remarks,
+            source=found,
+            local=spool,
+        )
 
 
 @dataclass(frozen=True)
-class _Volume:
-    """Labels along (p, i, r)."""
+class VolumePlanes:
+    """Planes of section of a reference volume. Picklable for processes that reach its file, or the spooled voxels.
 
+    Attributes
+    ----------
+    kind : str
+        ``annotation`` or ``template``.
+    name : str
+        Path or URL, without parameters and passwords.
+    array : dask array
+        Along (p, i, r).
+    size : tuple of float
+        Voxel size along the same axes, in um.
+    corner : tuple of float
+        Lower corner of the first voxel, in um.
+    plane : Plane
+    resolution : float
+        Pixel size of the planes that are read, in um, or the nearest multiple of the voxel size.
+    space : ReferenceSpace
+    remarks : tuple of str
+        Warnings for the user.
+    absent : AbsentChunks or None
+        The chunks that an OME-Zarr lacks.
+    source : StoredImage or ReferenceVolume or None
+        The OME-Zarr, or the volume of any other file; None on a worker.
+    local : Path or None
+        The folder that a process must see to read the volume; None for a URL.
+    """
+
+    kind: str
     name: str
     array: da.Array
     size: tuple[float, float, float]
-    """Voxel size, in um."""
     corner: tuple[float, float, float]
-    """Lower corner of the first voxel, in um."""
+    plane: Plane
+    resolution: float
+    space: ReferenceSpace
+    remarks: tuple[str, ...] = ()
+    absent: AbsentChunks | None = None
+    source: StoredImage | ReferenceVolume | None = field(default=None, repr=False)
+    local: Path | None = None
 
+    @property
+    def all_remarks(self) -> tuple[str, ...]:
+        """`remarks`, and one on absent chunks among those that were read so far."""
+        text = None if self.absent is None else self.absent.remark()
+        return (*self.remarks, *([] if text is None else [f"{text} (counted among the chunks that were read)"]))
 
-def _planes(
-    volume: _Volume, space: ReferenceSpace, plane: Plane, coordinates: Sequence[float], resolution: float
-) -> list[LabelPlane | None]:
-    for axis, begin, n, size, extent in zip(
-        "pir", volume.corner, volume.array.shape, volume.size, space.extent, strict=True
-    ):
-        if begin < -size or begin + n * size > extent + size:
+    def identity(self) -> dict[str, Any]:
+        """What identifies the voxels wherever they lie, in JSON's types.
+
+        The digest of the ledger of an image of atlaszarr, or of the file; of another OME-Zarr that of all voxels of the
+        level, which are read.
+        """
+        if isinstance(self.source, ReferenceVolume):
+            return self.source.identity()
+        if self.source is not None:
+            with suppress(InputError):
+                return {"ledger": Finished.at(self.source.target).digest}
+        return ReferenceVolume(self.array, self.size, self.name, Orientation.of(ORIGIN)).identity()
+
+    def for_workers(self) -> VolumePlanes:
+        """The same planes, small to send."""
+        return replace(self, source=None)
+
+    def require_reachable(self) -> None:
+        """Raise a SchedulerError if this process does not see the volume: its chunks would count as absent."""
+        if self.local is not None and not self.local.exists():
+            raise SchedulerError(
+                f"a worker on {socket.gethostname()} does not see {self.kind} {self.name}; give an OME-Zarr that all "
+                "workers reach",
+                code="annotation-unreachable",
+            )
+
+    def require_space(self) -> None:
+        """Raise an InputError if the volume extends beyond the reference space."""
+        for axis, begin, n, size, extent in zip(
+            AXES, self.corner, self.array.shape, self.size, self.space.extent, strict=True
+        ):
+            if begin < -size or begin + n * size > extent + size:
+                raise InputError(
+                    f"{self.kind} {self.name} extends from {begin:g} to {begin + n * size:g} um along {axis}, but "
+                    f"reference space {self.space.id} has {extent:g} um; give {_AN[self.kind]} in that space",
+                    code="wrong-reference-space",
+                )
+
+    def require_inside(self, coordinates: Sequence[float]) -> None:
+        """Raise an InputError if all planes at slice coordinates, in um, are outside the volume."""
+        fixed = self.plane.fixed
+        if not any(0 <= index < self.array.shape[fixed] for index in self._indices(coordinates)):
+            first = self.corner[fixed]
+            last = first + self.array.shape[fixed] * self.size[fixed]
             raise InputError(
-                f"annotation {volume.name} extends from {begin:g} to {begin + n * size:g} um along {axis}, but "
-                f"reference space {space.id} has {extent:g} um; give an annotation in that space",
+                f"{self.kind} {self.name} extends from {first:g} to {last:g} um along {AXES[fixed]}, beyond all "
+                f"sections; give {_AN[self.kind]} in the dataset's reference space",
                 code="wrong-reference-space",
             )
-    fixed = plane.fixed
-    indices = [math.floor((at - volume.corner[fixed]) / volume.size[fixed]) for at in coordinates]
-    inside = sorted({index for index in indices if 0 <= index < volume.array.shape[fixed]})
-    if not inside:
-        first = volume.corner[fixed]
-        last = first + volume.array.shape[fixed] * volume.size[fixed]
-        raise InputError(
-            f"annotation {volume.name} extends from {first:g} to {last:g} um along {AXES[fixed]}, beyond all "
-            "sections; give an annotation in the dataset's reference space",
-            code="wrong-reference-space",
+
+    def read(self, coordinates: Sequence[float], threads: int = 1) -> list[LabelPlane | None]:
+        """Read the planes at slice coordinates, in um, each chunk once; None for one outside the volume."""
+        plane, fixed, size = self.plane, self.plane.fixed, self.size
+        indices = self._indices(coordinates)
+        inside = sorted({index for index in indices if 0 <= index < self.array.shape[fixed]})
+        if not inside:
+            return [None] * len(indices)
+        steps = {axis: max(1, round(self.resolution / size[axis])) for axis in (plane.rows, plane.columns)}
+        # The middle voxel of each step.
+        index = tuple(
+            inside if axis == fixed else slice((steps[axis] - 1) // 2, None, steps[axis]) for axis in range(3)
         )
-    steps = {axis: max(1, round(resolution / volume.size[axis])) for axis in (plane.rows, plane.columns)}
-    # Read the chunks of all planes in one pass, and the middle voxel of each step.
-    index = tuple(inside if axis == fixed else slice((steps[axis] - 1) // 2, None, steps[axis]) for axis in range(3))
-    values = volume.array[index].compute(scheduler="threads", num_workers=max(_MIN_THREADS, usable_cores()))
-    slices = dict(zip(inside, np.moveaxis(values, fixed, 0), strict=True))
-    axes = (plane.rows, plane.columns)
-    top, left = (float(volume.corner[axis]) for axis in axes)
-    height, width = (float(volume.size[axis] * steps[axis]) for axis in axes)
+        part = self.array[index]
+        if threads > 1:
+            values = part.compute(scheduler="threads", num_workers=threads)
+        else:
+            values = part.compute(scheduler="synchronous")
+        slices = dict(zip(inside, np.moveaxis(values, fixed, 0), strict=True))
+        axes = (plane.rows, plane.columns)
+        top, left = (float(self.corner[axis]) for axis in axes)
+        height, width = (float(size[axis] * steps[axis]) for axis in axes)
 
-    def at(index: int) -> LabelPlane | None:
-        if index not in slices:
-            return None
-        labels = slices[index] if plane.rows < plane.columns else slices[index].T
-        return LabelPlane(labels, (top, left), (height, width))
+        def at(index: int) -> LabelPlane | None:
+            if index not in slices:
+                return None
+            labels = slices[index] if plane.rows < plane.columns else slices[index].T
+            return LabelPlane(labels, (top, left), (height, width))
 
-    return [at(index) for index in indices]
+        return [at(index) for index in indices]
+
+    def on_grid(self, coordinates: Sequence[float], grid: Grid) -> list[NDArray[Any]]:
+        """The planes at slice coordinates over the pixels of a grid, 0 outside the volume.
+
+        A pixel has the value of the voxel that holds its centre.
+
+        Returns
+        -------
+        list of ndarray, shape (rows, columns)
+        """
+        centres = [grid.centres(axis) for axis in (self.plane.rows, self.plane.columns)]
+        found = []
+        for plane in self.read(coordinates):
+            values = np.zeros(self.plane.shape(grid), self.array.dtype)
+            if plane is not None:
+                places = [
+                    np.floor((at - corner) / size).astype(np.int64)
+                    for at, corner, size in zip(centres, plane.corner, plane.size, strict=True)
+                ]
+                held = [(at >= 0) & (at < n) for at, n in zip(places, plane.labels.shape, strict=True)]
+                rows, columns = (at[inside] for at, inside in zip(places, held, strict=True))
+                values[np.ix_(*held)] = plane.labels[np.ix_(rows, columns)]
+            found.append(values)
+        return found
+
+    def _indices(self, coordinates: Sequence[float]) -> list[int]:
+        """The index of the voxel that contains each slice coordinate, also outside the volume."""
+        fixed = self.plane.fixed
+        return [math.floor((at - self.corner[fixed]) / self.size[fixed]) for at in coordinates]
 
 
-def _level_of(
-    image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace
-) -> tuple[_Volume, AbsentChunks]:
-    """The level with the pixel size in the plane nearest to the resolution, along (p, i, r), and its absent chunks."""
+def _level_of(image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace, kind: str) -> VolumePlanes:
+    """The planes of the level with the pixel size in the plane nearest to the resolution."""
     name = shown(image.target.url)
     if (micron := image.geometries[0].micron) is None:
         raise InputError(
-            f"the voxel size of annotation {name} is not known ({image.numbers}); give an annotation with a scale in "
+            f"the voxel size of {kind} {name} is not known ({image.numbers}); give {_AN[kind]} with a scale in "
             "millimetres",
             code="missing-voxel-size",
         )
-    axes, is_whole = _orientation_of(image, micron, space)
+    axes, is_whole = _orientation_of(image, micron, space, kind)
+    remarks: tuple[str, ...] = ()
     if axes is None:
-        axes = Orientation.of(ORIGIN)
-        warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # the caller of preview
+        axes, remarks = Orientation.of(ORIGIN), (sides_remark(name),)
 
     def distance(level: int) -> float:
         scale = axes.order(image.geometries[level].scale)
@@ -200,15 +360,31 @@ def _level_of(
         sides = zip(axes.flipped, starts, firsts, ends, lasts, strict=True)
         corner = [float(micron) * (last - end if flip else start - first) for flip, start, first, end, last in sides]
     array, absent = image.volume(level)
-    if array.dtype.kind not in "iub":
+    if kind == "annotation" and array.dtype.kind not in "iub":
         raise InputError(f"annotation {name} has dtype {array.dtype}; give integer labels", code="not-labels")
-    return _Volume(name, axes.apply(array), size, (corner[0], corner[1], corner[2])), absent
+    first = (corner[0], corner[1], corner[2])
+    return VolumePlanes(
+        kind,
+        name,
+        axes.apply(array),
+        size,
+        first,
+        plane,
+        resolution,
+        space,
+        remarks,
+        absent,
+        source=image,
+        local=Path(image.target.url) if image.target.is_local else None,
+    )
 
 
-def _orientation_of(image: StoredImage, micron: Fraction, space: ReferenceSpace) -> tuple[Orientation | None, bool]:
-    """How the axes of an annotation become (p, i, r), and whether it fills the space.
+def _orientation_of(
+    image: StoredImage, micron: Fraction, space: ReferenceSpace, kind: str
+) -> tuple[Orientation | None, bool]:
+    """How the axes of a volume become (p, i, r), and whether it fills the space.
 
-    None if they are those, with the sides of x named as BrainGlobe does. An annotation that fills the space lies in it
+    None if they are those, with the sides of x named as BrainGlobe does. A volume that fills the space lies in it
     also if its own origin is in another frame, as in any other orientation.
     """
     given, shape, scale = image.geometries[0].orientation, image.shape(0), image.geometries[0].scale
@@ -221,7 +397,7 @@ def _orientation_of(image: StoredImage, micron: Fraction, space: ReferenceSpace)
             return None if words == ORIENTATION | {"x": BRAINGLOBE_SIDES} else axes, True
     axis, wanted = next((axis, wanted) for axis, wanted in ORIENTATION.items() if words[axis] != wanted)
     raise InputError(
-        f"axis {axis} of annotation {shown(image.target.url)} runs {given[axis]}; give an annotation that runs "
+        f"axis {axis} of {kind} {shown(image.target.url)} runs {given[axis]}; give {_AN[kind]} that runs "
         f"{wanted}, or one of the whole reference space {space.id}",
         code="unsupported-orientation",
     )

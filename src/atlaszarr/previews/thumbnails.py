@@ -33,28 +33,26 @@ def make_thumbnails(
         Missing images.
     """
     rows, columns = (slice(0, length) for length in planes.shape)
-    boxes = [planes.box(section, rows, columns) for section in range(len(planes.imaged.sections))]
+    count = len(planes.imaged.sections)
 
     def registered(position: int) -> Pixels | MissingImage:
-        pixels, box = None, boxes[position]
-        if box is not None:
-            image = client.try_fetch(planes.imaged.requests[position])
-            if isinstance(image, MissingImage):
-                return image
-            left, top, right, bottom = box
-            pixels = image.request.decode(image.body)[top:bottom, left:right]
-        return planes.register(position, rows, columns, box, pixels, _WHITE)[0]
+        if planes.box(position, rows, columns) is None:
+            return planes.register(position, rows, columns, None, None, _WHITE)[0]
+        image = client.try_fetch(planes.imaged.requests[position])
+        if isinstance(image, MissingImage):
+            return image
+        return planes.register_whole(position, image, _WHITE)[0]
 
     thumbnails: list[Pixels | None] = []
     failures: list[MissingImage] = []
     pool = ThreadPoolExecutor(client.concurrency, "atlaszarr-preview")
     try:
-        for done, result in enumerate(pool.map(registered, range(len(boxes))), 1):
+        for done, result in enumerate(pool.map(registered, range(count)), 1):
             if isinstance(result, MissingImage):
                 failures.append(result)
             thumbnails.append(None if isinstance(result, MissingImage) else result)
             if progress is not None:
-                progress(done, len(boxes), "images")
+                progress(done, count, "images")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # so that an interruption does not wait for pending requests
     return thumbnails, tuple(failures)

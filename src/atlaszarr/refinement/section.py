@@ -176,6 +176,33 @@ def refine_section(
     return fitting.result(whole, fitting.exceeded(whole, after), before, after)
 
 
+def figures_of(
+    image: NDArray[np.uint8],
+    inside: Mask,
+    labels: NDArray[Any],
+    field: Array,
+    resolution: float = 25.0,
+    *,
+    template: NDArray[Any] | None = None,
+) -> Figures:
+    """How well a section fits the labels of an annotation when it is displaced by a field; nothing is fitted.
+
+    Parameters
+    ----------
+    image, inside, labels, resolution, template
+        Same as in `refine_section`.
+    field : ndarray, float64, shape (2, rows, columns)
+        As in `RefinedSection`, in um and x first; 0 for the recorded registration.
+
+    Raises
+    ------
+    InputError
+        Same as in `refine_section`.
+    """
+    check_libraries()
+    return _Fitting.of(image, inside, labels, resolution, template, ()).figures(_Displaced(field / resolution))
+
+
 def check_libraries() -> None:
     """Raise an InputError if the libraries of the refinement are not installed."""
     if missing := [library for module, library in _LIBRARIES.items() if find_spec(module) is None]:
@@ -202,6 +229,17 @@ class _Registration:
         field = enlarged(self.deformation, factor, shape) if factor > 1 else self.deformation
         moved_points = np.moveaxis(points_of(shape) + field, 0, -1)
         return np.ascontiguousarray(np.moveaxis(apply(rescaled(self.affine, 1 / factor), moved_points), -1, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Displaced:
+    """A registration that is given as a field in pixels of the plane, float64, shape (2, rows, columns)."""
+
+    field: Array
+
+    def points(self, factor: int, shape: tuple[int, int]) -> Array:
+        """Same as in `_Registration`, in the pixels of the field."""
+        return points_of(shape) + self.field
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +303,7 @@ class _Fitting:
             deformation = fit_deformation(target, self.fitted, valid, affine)
         return _Registration(affine, deformation)
 
-    def figures(self, registration: _Registration) -> Figures:
+    def figures(self, registration: _Registration | _Displaced) -> Figures:
         """How well a registration fits: over all, and over the black squares."""
         dark, shown = self._seen(registration)
         near = self.regions.near & shown
@@ -311,7 +349,7 @@ class _Fitting:
         whole = registration.points(1, brain.shape) - grid
         return float(np.median(lengths[0])), (median, p95), smallest_jacobian(whole, np.ones(brain.shape, bool))
 
-    def _seen(self, registration: _Registration) -> tuple[Array, Mask]:
+    def _seen(self, registration: _Registration | _Displaced) -> tuple[Array, Mask]:
         """The darkness of the section and where it is shown, under a registration."""
         points = registration.points(self.factor, self.dark.shape)
         return sampled(self.dark, points, 0.0), sampled(self.shown, points, 0.0) > 0.99

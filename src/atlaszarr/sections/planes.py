@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..allen.images import ImagedSections, Pixels
+from ..allen.images import ImagedSections, Pixels, SectionImage
 from ..allen.records import Section
 from ..boxes import Box
 from ..displacement.displacement import Displacement
@@ -118,6 +118,17 @@ class SectionPlanes:
         image = resample(pixels, xy, self.interpolation, _BORDER, background, origin=box[:2], size=self.size(section))
         image[~inside] = background
         return image, inside
+
+    def register_whole(
+        self, section: int, image: SectionImage, background: int = 255
+    ) -> tuple[Pixels, NDArray[np.bool_]]:
+        """Register a section to its whole plane, given its image; see `register`."""
+        rows, columns = (slice(0, length) for length in self.shape)
+        box, pixels = self.box(section, rows, columns), None
+        if box is not None:
+            left, top, right, bottom = box
+            pixels = image.request.decode(image.body)[top:bottom, left:right]
+        return self.register(section, rows, columns, box, pixels, background)
 
 
 def section_planes(

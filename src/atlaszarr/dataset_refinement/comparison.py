@@ -1,0 +1,134 @@
+"""Compare the sections of a dataset with an annotation, one at a time: what the tasks of a refinement compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..allen.images import Pixels, SectionImage
+from ..allen.records import SectionDataset
+from ..geometry.grid import Grid
+from ..previews.annotation_planes import VolumePlanes
+from ..refinement.arrays import pixels_joined
+from ..refinement.depth import OFFSETS, depth_scores
+from ..refinement.section import FITTED, Figures, RefinedSection, figures_of, refine_section
+from ..sections.options import SectionsOptions
+from ..sections.planes import SectionPlanes
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The sections of a dataset, and planes of an annotation to compare them with. Small and picklable.
+
+    Attributes
+    ----------
+    dataset : SectionDataset
+    options : SectionsOptions
+    labels : VolumePlanes
+        Of the annotation.
+    template : VolumePlanes or None
+    hold_out : tuple of int
+        Labels that take no part in the fit.
+    """
+
+    dataset: SectionDataset
+    options: SectionsOptions
+    labels: VolumePlanes
+    template: VolumePlanes | None = None
+    hold_out: tuple[int, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """The grid whose planes the sections are registered to."""
+        return Grid(self.labels.space, self.options.resolution)
+
+    @property
+    def factor(self) -> int:
+        """How many pixels of the grid, along each axis, are one of those at which sections are fitted."""
+        return pixels_joined(FITTED, self.options.resolution)
+
+    def planes(self, position: int, correction: float = 0.0) -> SectionPlanes:
+        """One section as a plane, at its recorded depth plus a correction in um."""
+        section = self.dataset.sections[position]
+        moved = replace(section, depth=section.depth + correction)
+        return self.options.planes(replace(self.dataset, sections=(moved,)), stored=False)
+
+    def scores(self, position: int, image: SectionImage) -> dict[str, Any]:
+        """How well a section fits at each of `OFFSETS` of its depth, and its correlation at the best, in JSON's types.
+
+        See `atlaszarr.refinement.depth.depth_scores`, whose scores of a section without contrast mean nothing.
+        """
+        at = [float(self.planes(position, offset).coordinates[0]) for offset in OFFSETS]
+        pixels, inside = self.planes(position).register_whole(0, image)
+        labels = self._read(self.labels, at)
+        template = None if self.template is None else self._read(self.template, at)
+        scores = depth_scores(pixels, inside, labels, self.options.resolution, template)
+        best = int(scores.argmax())
+        still, greys = np.zeros((2, *inside.shape)), None if template is None else template[best]
+        figures = figures_of(pixels, inside, labels[best], still, self.options.resolution, template=greys)
+        return {"scores": scores.tolist(), "correlation": max(figures.correlation, figures.unseen)}
+
+    def fit(self, position: int, correction: float, image: SectionImage) -> Fit:
+        """Fit a section at its corrected depth; see `atlaszarr.refinement.section.refine_section`."""
+        given, template = self._given(position, correction, image)
+        section = refine_section(*given, self.options.resolution, template=template, hold_out=self.hold_out)
+        recorded = section.before
+        if correction:
+            recorded = self.figures(position, 0.0, image, np.zeros_like(section.field))
+        return Fit(section, recorded)
+
+    def figures(self, position: int, correction: float, image: SectionImage, field: Array) -> Figures:
+        """How well a field, in um and x first, fits a section at a corrected depth."""
+        given, template = self._given(position, correction, image)
+        return figures_of(*given, field, self.options.resolution, template=template)
+
+    def _given(
+        self, position: int, correction: float, image: SectionImage
+    ) -> tuple[tuple[Pixels, Mask, NDArray[Any]], NDArray[Any] | None]:
+        """A section in its plane at a corrected depth, where it lies inside its image, and labels; and the template."""
+        planes = self.planes(position, correction)
+        at = planes.coordinates.tolist()
+        template = None if self.template is None else self._read(self.template, at)[0]
+        return (*planes.register_whole(0, image), self._read(self.labels, at)[0]), template
+
+    def _read(self, volume: VolumePlanes, coordinates: Sequence[float]) -> list[NDArray[Any]]:
+        volume.require_reachable()
+        return volume.on_grid(coordinates, self.grid)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted section.
+
+    Attributes
+    ----------
+    section : RefinedSection
+        At the corrected depth.
+    recorded : Figures
+        Of the recorded registration at the recorded depth.
+    """
+
+    section: RefinedSection
+    recorded: Figures
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the field, in JSON's types."""
+        content = {each.name: getattr(self.section, each.name) for each in fields(RefinedSection)}
+        del content["field"]
+        content |= {name: asdict(content[name]) for name in ("before", "after")}
+        return {**content, "deformation": list(self.section.deformation), "recorded": asdict(self.recorded)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Fit:
+        """The inverse of `to_json`, with an empty field."""
+        known = {**content, "field": np.zeros((2, 0, 0)), "deformation": tuple(content["deformation"])}
+        known |= {name: Figures(**content[name]) for name in ("before", "after")}
+        recorded = Figures(**known.pop("recorded"))
+        return cls(RefinedSection(**known), recorded)

@@ -1,0 +1,260 @@
+"""The report of a refinement: a row for each section, as text, as a table and as refinement.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..allen.images import MissingImage
+from ..allen.records import SectionDataset
+from ..engine.notebook import table_html
+from ..refinement.depth import correct_depths
+from ..refinement.flags import flags
+from ..refinement.section import LEAST_UNSEEN, Figures
+from .comparison import Fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class SectionRow:
+    """How well a section is registered, before and after: a row of refinement.csv.
+
+    The figures are those of `atlaszarr.refinement.section.Figures`; None without an image.
+
+    Attributes
+    ----------
+    image_id, section_number : int
+    depth_recorded_um : float
+        Depth of the section in the stack of sections by its record.
+    depth_um : float or None
+        What is added to it.
+    correlation_before, correlation_after : float or None
+        Of all that is compared.
+    unseen_before, unseen_after : float or None
+        Of the half that was not fitted.
+    dice_before, dice_after : float or None
+    affine_um, deformation_p50_um, deformation_p95_um : float or None
+        See `RefinedSection`.
+    jacobian : float or None
+        The least determinant of the Jacobian.
+    kept : bool
+        Whether the fitted registration within the plane is kept; otherwise the section keeps the recorded one.
+    flag : str
+        Why not to believe the section; empty if there is no reason.
+    reason : str
+        ``refined``, or why the fitted registration is not kept, or why the image is missing.
+    """
+
+    image_id: int
+    section_number: int
+    depth_recorded_um: float
+    depth_um: float | None = None
+    correlation_before: float | None = None
+    correlation_after: float | None = None
+    unseen_before: float | None = None
+    unseen_after: float | None = None
+    dice_before: float | None = None
+    dice_after: float | None = None
+    affine_um: float | None = None
+    deformation_p50_um: float | None = None
+    deformation_p95_um: float | None = None
+    jacobian: float | None = None
+    kept: bool = False
+    flag: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """The outcome of `atlaszarr.refine`.
+
+    Attributes
+    ----------
+    dataset : int
+    target : str or None
+        The folder FIELDS; None for the registration as it is, of which nothing is written.
+    state : str
+        ``built``, ``resumed``, ``already finished``, ``unfinished`` if images are missing, or ``not refined`` without a
+        target.
+    sections : tuple of SectionRow
+        In order of recorded depth.
+    dataset_depth_um : float
+        The part of the corrections of depth that all sections share.
+    failures : tuple of MissingImage
+    """
+
+    dataset: int
+    target: str | None
+    state: str
+    sections: tuple[SectionRow, ...]
+    dataset_depth_um: float
+    failures: tuple[MissingImage, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the target is finished, or no image is missing."""
+        return self.state != "unfinished" and (self.target is not None or not self.failures)
+
+    @property
+    def flagged(self) -> tuple[SectionRow, ...]:
+        """The sections with a flag."""
+        return tuple(row for row in self.sections if row.flag)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each section, indexed by image_id; see `SectionRow` for the columns."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) for row in self.sections]).set_index("image_id")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes as JSON types."""
+        return {
+            "dataset": self.dataset,
+            "target": self.target,
+            "state": self.state,
+            "ok": self.ok,
+            "dataset_depth_um": self.dataset_depth_um,
+            "sections": [asdict(row) for row in self.sections],
+            "failures": [{"image_id": f.request.image_id, "url": f.url, "reason": f.reason} for f in self.failures],
+        }
+
+    def describe(self) -> list[tuple[str, str]]:
+        """The outcome in words: names and values."""
+        judged = [row for row in self.sections if row.correlation_before is not None]
+        kept = sum(row.kept for row in judged)
+        found = Counter(row.flag for row in self.flagged)
+        lines = [
+            ("sections", f"{len(self.sections)}, {kept} of them refined within the plane"),
+            ("depth of the dataset", f"{round(self.dataset_depth_um):+d} um"),
+            ("flags", ", ".join(f"{count} {flag}" for flag, count in sorted(found.items())) or "none"),
+        ]
+        if judged:
+            names = ("correlation_before", "correlation_after", "unseen_before", "unseen_after")
+            medians = [float(np.median([getattr(row, name) for row in judged])) for name in names]
+            lines.insert(1, ("correlation", "median {:.2f} before, {:.2f} after".format(*medians[:2])))
+            lines.insert(2, ("unseen half", "median {:.2f} before, {:.2f} after".format(*medians[2:])))
+        return lines
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        named = [f"section {row.section_number} (image {row.image_id}): {row.flag}" for row in self.flagged]
+        reasons = [f"section image {failure.request.image_id}: {failure.reason}" for failure in self.failures]
+        rows: list[tuple[str, object]] = [
+            *([] if self.target is None else [("target", self.target)]),
+            ("state", self.state),
+            *((name, value) for name, value in self.describe() if name != "flags"),
+            ("flags", named or "none"),
+            *([("missing", reasons)] if reasons else []),
+        ]
+        return table_html(f"Refinement of section dataset {self.dataset}", rows)
+
+
+@dataclass(frozen=True)
+class Depths:
+    """The corrections of the depths of a dataset.
+
+    Attributes
+    ----------
+    dataset : float
+        The part that all sections share, in um.
+    of : mapping of int to float
+        The whole correction of each section that has an image, in um, by its position in the dataset: that of the
+        dataset for a section without contrast.
+    far, clear : frozenset of int
+        The positions of sections that are far off, and of those that clearly fit their corrected depths; see
+        `atlaszarr.refinement.depth.DepthCorrection`.
+    """
+
+    dataset: float = 0.0
+    of: Mapping[int, float] = field(default_factory=dict)
+    far: frozenset[int] = frozenset()
+    clear: frozenset[int] = frozenset()
+
+    @classmethod
+    def found(cls, dataset: SectionDataset, scores: Mapping[int, Mapping[str, Any]]) -> Depths:
+        """The corrections by what `Comparison.scores` returns of the sections that have images, by position."""
+        positions = sorted(k for k, each in scores.items() if each["correlation"] >= LEAST_UNSEEN)
+        if not positions:
+            return cls(of=dict.fromkeys(scores, 0.0))
+        recorded = np.array([dataset.sections[k].depth for k in positions])
+        found = correct_depths(recorded, np.array([scores[k]["scores"] for k in positions]))
+        of = dict.fromkeys(scores, float(found.dataset)) | dict(zip(positions, map(float, found.sections), strict=True))
+        far, clear = (
+            frozenset(k for k, holds in zip(positions, mask, strict=True) if holds) for mask in (found.far, found.clear)
+        )
+        return cls(float(found.dataset), of, far, clear)
+
+
+def rows_of(
+    dataset: SectionDataset,
+    depths: Depths,
+    fits: Mapping[int, Mapping[str, Any]],
+    written: Mapping[int, Mapping[str, Any]],
+    missing: Mapping[int, str],
+) -> tuple[SectionRow, ...]:
+    """The rows of all sections.
+
+    Parameters
+    ----------
+    dataset : SectionDataset
+    depths : Depths
+    fits, written : mapping of int to mapping
+        What was recorded of the fit and of the field of each section, by position; see `Fit.to_json` and `job`.
+    missing : mapping of int to str
+        Why an image is missing, by SectionImage id.
+    """
+    ids = [section.image_id for section in dataset.sections]
+    fitted = {k: Fit.from_json(content) for k, content in fits.items()}
+    far, clear = ({ids[k] for k in positions} for positions in (depths.far, depths.clear))
+    flagged = flags({ids[k]: fit.section for k, fit in fitted.items()}, far, clear)
+    rows = []
+    for k, record in enumerate(dataset.sections):
+        named = (record.image_id, record.section_number, record.depth)
+        if (fit := fitted.get(k)) is None:
+            reason = missing.get(record.image_id, "not compared yet")
+            rows.append(SectionRow(*named, reason=f"image missing: {reason}" if record.image_id in missing else reason))
+            continue
+        section, own = fit.section, written.get(k, {})
+        before, after = fit.recorded, section.after
+        if "figures" in own:
+            after = replace(Figures(**own["figures"]), unseen=section.after.unseen)
+        median, p95 = section.deformation
+        rows.append(
+            SectionRow(
+                *named,
+                depth_um=depths.of[k],
+                correlation_before=before.correlation,
+                correlation_after=after.correlation,
+                unseen_before=before.unseen,
+                unseen_after=after.unseen,
+                dice_before=before.dice,
+                dice_after=after.dice,
+                affine_um=section.affine,
+                deformation_p50_um=median,
+                deformation_p95_um=p95,
+                jacobian=own.get("jacobian", section.jacobian),
+                kept=section.kept,
+                flag=flagged.get(record.image_id, ""),
+                reason=section.reason,
+            )
+        )
+    return tuple(rows)
+
+
+def table_of(rows: Iterable[SectionRow]) -> bytes:
+    """The text of refinement.csv; numbers that are not known are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(column.name for column in fields(SectionRow))
+    for row in rows:
+        writer.writerow(str(value).lower() if isinstance(value, bool) else value for value in asdict(row).values())
+    return text.getvalue().encode()
