@@ -216,6 +216,35 @@ def test_the_digest_is_that_of_depths_and_values_not_of_the_place(tmp_path, data
     assert len({first, *others}) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "resolution", "other", "mirror"),
+    [
+        ("coronal", 10.0, 25.0, False),
+        ("sagittal", 10.0, 25.0, True),
+        ("transverse", 25.0, 30.0, True),  # the last pixels extend beyond the space
+        ("coronal", 30.0, 200.0, False),
+        ("coronal", 50.0, 10.0, True),
+    ],
+)
+def test_a_field_is_exact_up_to_the_border_of_the_plane(tmp_path, dataset, name, resolution, other, mirror):
+    stored_over, build = over(name, other), over(name, resolution, mirror)
+    field, at = sloped(stored_over)
+    image_id = dataset.sections[0].image_id
+    digest = write_field(Target.of(tmp_path), image_id, field, stored_over)
+    body = refinement_document(dataset, stored_over, {image_id: 0.0}, {image_id: digest})
+    Target.of(tmp_path).write(DOCUMENT, body)
+    found = RefinedFields.open(tmp_path).displacement(image_id, build, np.eye(2, 3)).coordinates()
+    axes = build.plane.columns, build.plane.rows
+    own = np.stack(np.meshgrid(*(build.grid.centres(axis) for axis in axes)))
+    moved, turned = own.copy(), [mirror and axis == 2 for axis in axes]
+    for k in range(2):
+        if turned[k]:
+            own[k] = SPACE.extent[2] - own[k]
+    for k, shift in enumerate(at(*own)):
+        moved[k] += -shift if turned[k] else shift
+    np.testing.assert_allclose(found, moved / resolution - 0.5, rtol=0, atol=1e-3 / resolution)
+
+
 def test_fields_are_small_where_they_are_sent_and_read_once_in_a_process(refined, dataset, tmp_path):
     stack = VolumeOptions(resolution=25.0).stack(dataset, refined)
     sent = pickle.dumps(stack)
@@ -270,7 +299,12 @@ def test_a_refinement_that_has_only_begun_is_unfinished(tmp_path):
         {"sections": {"1": {}}},
         {"sections": {"a": {"depth_correction_um": 0.0, "alignment_sha256": "", "field_sha256": None}}},
         {"sections": {"1": {"depth_correction_um": float("inf"), "alignment_sha256": "", "field_sha256": None}}},
+        {"sections": {"1": {"depth_correction_um": 1e5, "alignment_sha256": "", "field_sha256": None}}},
         {"dataset": None},
+        {"dataset": 74272479.5},
+        {"finished": "false"},
+        {"mirror": None},
+        {"resolution_um": 1e-310},
     ],
     ids=str,
 )
@@ -278,6 +312,20 @@ def test_a_damaged_document_is_refused(refined, changes):
     with raises(InputError, "damaged-metadata") as caught:
         RefinedFields.open(altered(refined, **changes))
     assert DOCUMENT in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"zarr_format": 3, "node_type": "group"}'])
+def test_the_group_of_another_program_is_no_refinement(tmp_path, body):
+    (tmp_path / "zarr.json").write_bytes(body)
+    with raises(NotFoundError, "refinement-not-found"):
+        RefinedFields.open(tmp_path)
+
+
+def test_a_refinement_with_a_damaged_root_is_refused(refined):
+    refined.target.write("zarr.json", b'{"zarr_format": 3')
+    with raises(InputError, "damaged-metadata") as caught:
+        RefinedFields.open(refined.target.url)
+    assert "zarr.json" in str(caught.value)
 
 
 def test_fields_too_large_for_memory_are_refused(refined):
@@ -330,11 +378,22 @@ def test_a_field_that_differs_from_what_was_written_is_refused(tmp_path, dataset
     assert str(ids[2]) in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", ["nan", "shape"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda field: field + np.nan,
+        lambda field: field + 1e300,  # more than float32 holds
+        lambda field: field[:, 1:],
+        lambda field: field[:, :0],
+        lambda field: field + 1j,
+        lambda field: field.astype(str),
+        lambda _: 3.0,
+    ],
+    ids=["nan", "huge", "shape", "empty", "complex", "text", "number"],
+)
 def test_a_field_that_does_not_fit_is_not_written(tmp_path, wrong):
     pixels = over("coronal", 100.0)
-    field = np.zeros((2, *pixels.shape))
-    field = np.where(field == 0, np.nan, 0) if wrong == "nan" else field[:, 1:]
+    field = wrong(np.zeros((2, *pixels.shape)))
     with raises(InputError, "invalid-array"):
         write_field(Target.of(tmp_path), 7, field, pixels)
     assert not list(tmp_path.iterdir())
