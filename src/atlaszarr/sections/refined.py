@@ -409,6 +409,11 @@ class _StoredField:
         """See `Field`."""
         return regular(self.shape, _CHUNK)
 
+    @property
+    def locations(self) -> Sequence[str]:
+        """The path or URL that the field is read from."""
+        return (self.target.url,)
+
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
         """See `Field`."""
         return self.displacements(rows, columns) + grid_points(rows, columns)
