@@ -78,7 +78,9 @@ def section_layout(
         source=partial(_block, planes, tiers, options.background, options.displacement, options.grey),
         non_empty=non_empty,
         inputs=inputs,
-        block_bytes=max(_bytes(pyramid.region(step, block), needed, options) for block, needed in inputs.items()),
+        block_bytes=max(
+            _bytes(pyramid.region(step, block), needed, options, fields) for block, needed in inputs.items()
+        ),
         arrays=(image_spec(options.background, options.grey), section_spec(), *((_FIELD,) * options.displacement)),
         groups=groups,
         extent=f"{sections} {planes.plane.name} planes of {sides[0]} x {sides[1]} pixels, {len(pyramid.levels)} levels",
@@ -116,10 +118,14 @@ def _block(
     return block_of(blocks, images)
 
 
-def _bytes(region: Region, windows: Sequence[ImageRequest], options: SectionsOptions) -> int:
+def _bytes(
+    region: Region, windows: Sequence[ImageRequest], options: SectionsOptions, fields: SectionFields | None
+) -> int:
     """Upper limit of the memory of a block while it is computed."""
     largest: int = max(window.width * window.height for window in windows)
     pixel = _WORKING + _FIELD_WORKING * options.displacement
+    if fields is not None:
+        pixel += math.ceil(fields.working(options.resolution))
     return math.prod(shape_of(region)) * pixel + 3 * largest * (len(windows) + 1)
 
 

@@ -22,6 +22,8 @@ from .layout import IMAGE, SECTION, BuildLayout, block_of, channels_of, grey_of,
 _VOXEL_BYTES = 3 + 4
 #: Further bytes per voxel while the mean of the channels is computed: their sum, as uint16, and the mean.
 _GREY_BYTES = 2 + 1
+#: Bytes per pixel of the field of a section: its points, once alone and once among those of all sections.
+_FIELD_BYTES = 2 * 2 * 8
 
 
 def volume_layout(
@@ -67,7 +69,9 @@ def volume_layout(
         source=partial(_block, stack, options.background, options.grey),
         non_empty=non_empty,
         inputs=inputs,
-        block_bytes=max(_bytes(stack, regions[block], images, options.grey) for block, images in inputs.items()),
+        block_bytes=max(
+            _bytes(stack, regions[block], images, options.grey, fields) for block, images in inputs.items()
+        ),
         arrays=(image_spec(options.background, options.grey), section_spec()),
         groups={
             SECTION: records.provenance(
@@ -96,9 +100,19 @@ def _block(
     return block_of({IMAGE: grey_of(image) if grey else image, SECTION: section}, images)
 
 
-def _bytes(stack: Stack, region: Region, images: Sequence[ImageRequest], grey: bool) -> int:
-    """Memory of a block while it is computed: the block, its coarser levels, parts of images, one decoded image."""
-    parts = 3 * sum(map(area, stack.boxes(region).values()))
+def _bytes(
+    stack: Stack, region: Region, images: Sequence[ImageRequest], grey: bool, fields: SectionFields | None
+) -> int:
+    """Memory of a block while it is computed: the block, its coarser levels, parts of images, one decoded image.
+
+    With fields, also the points of all sections, and what is held while those of one are computed.
+    """
+    boxes, shape = stack.boxes(region), shape_of(region)
+    parts = 3 * sum(map(area, boxes.values()))
     image: int = max(3 * request.width * request.height for request in images)
     voxel = _VOXEL_BYTES + _GREY_BYTES * grey
-    return math.prod(shape_of(region)) * voxel * 9 // 8 + parts + image
+    points = 0
+    if fields is not None:
+        pixel = _FIELD_BYTES * len(stack.fields.keys() & boxes.keys()) + fields.working(stack.grid.resolution)
+        points = math.ceil(math.prod(shape) // min(shape) * pixel)
+    return math.prod(shape) * voxel * 9 // 8 + parts + image + points

@@ -180,6 +180,10 @@ class RefinedFields(SectionFields):
         size = 2 * 4 * rows * columns  # float32
         return min(size * sum(section.field is not None for section in self.sections.values()), KEPT)
 
+    def working(self, resolution: float) -> float:
+        """See `SectionFields`; also the part of the field, in float64."""
+        return super().working(resolution) + 2 * 8 * (resolution / self.pixels.grid.resolution) ** 2
+
     @cached_property
     def digest(self) -> str:
         """See `SectionFields`: of depths, alignments, values and pixels of the fields."""
@@ -470,7 +474,7 @@ class _StoredField:
 
 def _digest(values: NDArray[np.float32]) -> str:
     """SHA-256 of displacements in um along rows, then columns."""
-    return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").ravel()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").data.cast("B")).hexdigest()
 
 
 def _registration_of(section: Mapping[str, Any], longest: float) -> RefinedRegistration:

@@ -9,6 +9,8 @@ import pytest
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Displacement
+from atlaszarr.dataset_build.section_layout import section_layout
+from atlaszarr.dataset_build.volume_layout import volume_layout
 from atlaszarr.engine.target_state import UNFINISHED, Root
 from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.geometry.grid import Grid
@@ -19,6 +21,7 @@ from atlaszarr.sections.options import SectionsOptions, VolumeOptions
 from atlaszarr.sections.refined import DOCUMENT, RefinedFields, pixels_of, refinement_document, write_field
 from atlaszarr.stores.target import Target
 from codes import raises
+from little_memory import little_memory
 from refined_folders import pixels, wave, write_refinement
 
 SPACE = reference_space(9)
@@ -243,6 +246,35 @@ def test_a_field_is_exact_up_to_the_border_of_the_plane(tmp_path, dataset, name,
     for k, shift in enumerate(at(*own)):
         moved[k] += -shift if turned[k] else shift
     np.testing.assert_allclose(found, moved / resolution - 0.5, rtol=0, atol=1e-3 / resolution)
+
+
+@pytest.mark.parametrize("mode", ["volume", "sections"])
+def test_a_block_takes_no_more_memory_than_its_layout_says_of_fine_fields(tmp_path, dataset, mode):
+    ids = [section.image_id for section in dataset.sections]
+    field = np.full((2, 800, 1140), 20.0)
+    folder = write_refinement(tmp_path, dataset, dict.fromkeys(ids, 0.0), dict.fromkeys(ids, field), 10.0)
+    fields = RefinedFields.open(folder)
+
+    def empty(box):
+        left, top, right, bottom = box
+        return np.zeros((bottom - top, right - left, 3), np.uint8)
+
+    if mode == "volume":
+        layout = volume_layout(dataset, VolumeOptions(resolution=50.0), fields)
+        stack = VolumeOptions(resolution=50.0).stack(dataset, fields)
+    else:
+        layout = section_layout(dataset, SectionsOptions(resolution=50.0), fields)
+        planes = SectionsOptions(resolution=50.0).planes(dataset, fields=fields)
+    pyramid = layout.non_empty.pyramid
+    for block in layout.inputs:
+        region = pyramid.region(pyramid.passes[0], block)
+        with little_memory(layout.block_bytes):  # the fields are in memory since the layout was made
+            if mode == "volume":
+                stack.pull_back(region, lambda _, box: empty(box))
+            else:
+                section, rows, columns = region
+                box = planes.box(section.start, rows, columns)
+                planes.register(section.start, rows, columns, box, empty(box))
 
 
 def test_fields_are_small_where_they_are_sent_and_read_once_in_a_process(refined, dataset, tmp_path):
