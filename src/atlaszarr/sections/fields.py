@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from typing import Any, TypeAlias
 
 from ..allen.records import SectionDataset
@@ -290,4 +291,5 @@ def fields_of(given: Fields, storage_options: Mapping[str, Any] | None = None) -
             "SectionImage ids to displacement fields",
             code="wrong-type",
         )
-    return OwnFields(dict(given)) if given else None
+    fields = {int(id) if isinstance(id, Integral) else id: field for id, field in given.items()}  # also of NumPy
+    return OwnFields(fields) if fields else None

@@ -218,8 +218,8 @@ class RefinedFields(SectionFields):
             refined = self.sections.get(section.image_id)
             if refined is not None and refined.alignment != alignment_digest(dataset, section):
                 raise InputError(
-                    f"the alignment of section image {section.image_id} is not the one that {shown(self.target.url)} "
-                    f"refines; refine dataset {dataset.id} again",
+                    f"the alignment or the depth of section image {section.image_id} is not the one that "
+                    f"{shown(self.target.url)} refines; give dataset {dataset.id} as it is recorded, or refine it",
                     code="alignment-changed",
                 )
         return super().corrected(dataset)

@@ -161,6 +161,72 @@ def test_a_volume_follows_fields_and_the_tilt_of_the_alignment(tmp_path, dataset
     np.testing.assert_allclose(found[:, both], expected[:, both], rtol=0, atol=1e-2)
 
 
+def pixels_at(image, x, y):
+    """The values (n, channels) of an image between its pixels, bilinear; beyond its border those of the border."""
+    height, width, _ = image.shape
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    u, v = (x - left)[:, np.newaxis], (y - top)[:, np.newaxis]
+
+    def at(rows, columns):
+        return image[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)].astype(float)
+
+    upper, lower = (at(rows, left) * (1 - u) + at(rows, left + 1) * u for rows in (top, top + 1))
+    return upper * (1 - v) + lower * v
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("fill", ["none", "nearest", "linear"])
+def test_a_volume_of_noise_has_the_pixels_that_numpy_finds(tmp_path, dataset, fill, mirror):
+    """In noise, a hundredth of a pixel shows; the sections pass each other, and the last one has no field."""
+    ids = [section.image_id for section in dataset.sections]
+    step, resolution, rng = dataset.nominal_interval, 100.0, np.random.default_rng(5)
+    corrections = dict.fromkeys(ids, 0.0) | {ids[1]: 1.5 * step, ids[4]: -30.0}
+    fields = {id: wave(dataset, 200.0 + 3 * k)[0].astype("f4") for k, id in enumerate(ids[:-1])}
+    refined = RefinedFields.open(write_refinement(tmp_path, dataset, corrections, fields))
+    stack = VolumeOptions(resolution=resolution, fill=fill, mirror=mirror).stack(dataset, refined)
+    noise = {id: rng.integers(0, 256, (h, w, 3), np.uint8) for id, (w, h) in zip(stack.ids, stack.sizes, strict=True)}
+    everything = tuple(slice(0, n) for n in stack.grid.shape)
+    image, label = stack.pull_back(everything, lambda s, box: noise[stack.ids[s]][box[1] : box[3], box[0] : box[2]])
+
+    voxels = np.argwhere(label)
+    voxels = voxels[rng.integers(0, len(voxels), 5000)]
+    pir = (voxels + 0.5) * resolution
+    if mirror:
+        pir[:, 2] = SPACE.extent[2] - pir[:, 2]
+    trv = np.array(dataset.trv)
+
+    def sampled(id, pir):
+        """The values of a section at points, and whether these are inside its image."""
+        section = next(section for section in dataset.sections if section.image_id == id)
+        moved = pir.copy()
+        if id in fields:
+            across, down = pir[:, 2] / 25.0 - 0.5, pir[:, 1] / 25.0 - 0.5
+            moved[:, [2, 1]] += pixels_at(np.moveaxis(fields[id], 0, 2), across, down)
+        xy = (moved @ trv[:2, :3].T + trv[:2, 3]) @ np.array(section.tvs)[:, :2].T + np.array(section.tvs)[:, 2]
+        tier = 2.0 ** stack.requests[stack.ids.tolist().index(id)].downsample
+        x, y = (xy.T + 0.5) / tier - 0.5
+        height, width, _ = noise[id].shape
+        inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+        return pixels_at(noise[id], x, y), inside
+
+    order = sorted(ids, key=lambda id: dataset.sections[ids.index(id)].depth + corrections[id])
+    depths = np.array([dataset.sections[ids.index(id)].depth + corrections[id] for id in order])
+    depth = pir @ trv[2, :3] + trv[2, 3]
+    nearest = np.abs(depth[:, np.newaxis] - depths).argmin(axis=1)
+    np.testing.assert_array_equal(label[tuple(voxels.T)], np.array(order)[nearest])
+    expected = np.empty((len(voxels), 3))
+    for s, id in enumerate(order):
+        mine = nearest == s
+        expected[mine], _ = sampled(id, pir[mine])
+        for t in (s - 1, s + 1) if fill == "linear" else ():
+            between = mine & ((depth - depths[s]) * (t - s) > 0)
+            if 0 <= t < len(order) and between.any():
+                other, inside = sampled(order[t], pir[between])
+                share = (depth[between] - depths[s]) / (depths[t] - depths[s]) * inside
+                expected[between] += share[:, np.newaxis] * (other - expected[between])
+    assert np.abs(image[(slice(None), *voxels.T)].T - expected).max() < 0.51  # rounded
+
+
 def test_corrected_sections_are_in_the_order_of_their_depths(refined, dataset):
     corrected = refined.corrected(dataset)
     recorded = {section.image_id: section.depth for section in dataset.sections}
@@ -429,6 +495,20 @@ def test_a_field_that_does_not_fit_is_not_written(tmp_path, wrong):
     with raises(InputError, "invalid-array"):
         write_field(Target.of(tmp_path), 7, field, pixels)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_ids_of_fields_may_be_numbers_of_numpy():
+    field = Displacement.identity((3, 4))
+    found = fields_of({np.int64(7): field})
+    assert found.provenance == {"sections": [7]}
+    assert json.dumps(found.provenance)
+    assert found.registration(7) == "own"
+
+
+def test_a_dataset_at_corrected_depths_is_not_corrected_again(refined, dataset):
+    with raises(InputError, "alignment-changed") as caught:
+        refined.corrected(refined.corrected(dataset))
+    assert "as it is recorded" in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [True, 5, Displacement.identity((3, 4)), [Displacement.identity((3, 4))]], ids=str)
