@@ -19,13 +19,23 @@ from ..engine.multiscale import ArraySpec
 from ..engine.ome import Geometry, displacement_field
 from ..engine.ome_xml import KEY, Described, ome_xml
 from ..engine.pyramid import NonEmptyChunks, Pyramid
-from ..errors import RecordError
 from ..geometry.plane import PLANES
 from ..sections.fields import SectionFields
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 from . import records
-from .layout import DISPLACEMENT, IMAGE, SECTION, BuildLayout, block_of, channels_of, grey_of, image_spec, section_spec
+from .layout import (
+    DISPLACEMENT,
+    IMAGE,
+    SECTION,
+    BuildLayout,
+    block_of,
+    channels_of,
+    grey_of,
+    image_spec,
+    no_section,
+    section_spec,
+)
 
 #: Bytes per pixel while a block is computed: two coordinates, each with temporaries, the image, the label.
 _WORKING = 80
@@ -56,11 +66,7 @@ def section_layout(
             boxes[section.start].append(box)
             base.add(unit)
     if not base:
-        raise RecordError(
-            f"no section of dataset {dataset.id} samples a pixel of reference space {planes.grid.space.id} "
-            f"at {planes.grid.resolution:g} um; try a finer resolution",
-            code="no-section-in-grid",
-        )
+        raise no_section(dataset, planes.grid, fields)
     tiers = tuple(map(tier_image, imaged.sections, imaged.requests, boxes))
     non_empty = NonEmptyChunks(pyramid, frozenset(base))
     groups, images = _groups(dataset, options, planes, member_pyramid(pyramid, planes.plane.fixed))

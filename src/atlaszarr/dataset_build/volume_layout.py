@@ -11,13 +11,12 @@ from ..allen.records import SectionDataset
 from ..boxes import Region, area, cells, shape_of
 from ..engine.blocks import Block
 from ..engine.pyramid import NonEmptyChunks
-from ..errors import RecordError
 from ..geometry.spaces import ORIENTATION
 from ..sections.fields import SectionFields
 from ..sections.options import VolumeOptions
 from ..sections.stack import Stack
 from . import records
-from .layout import IMAGE, SECTION, BuildLayout, block_of, channels_of, grey_of, image_spec, section_spec
+from .layout import IMAGE, SECTION, BuildLayout, block_of, channels_of, grey_of, image_spec, no_section, section_spec
 
 _VOXEL_BYTES = 3 + 4
 #: Further bytes per voxel while the mean of the channels is computed: their sum, as uint16, and the mean.
@@ -43,11 +42,7 @@ def volume_layout(
     pyramid, grid = options.pyramid(stack.grid.shape), stack.grid
     chunks = stack.sections_by_chunk(options.chunk)
     if not chunks:
-        raise RecordError(
-            f"no section of dataset {dataset.id} samples a voxel of reference space {grid.space.id} "
-            f"at {grid.resolution:g} um; try a finer resolution",
-            code="no-section-in-grid",
-        )
+        raise no_section(dataset, grid, fields)
     a, b, c = pyramid.levels[0].unit
     base = {(z * options.chunk // a, y * options.chunk // b, x * options.chunk // c) for z, y, x in chunks}
     non_empty = NonEmptyChunks(pyramid, frozenset(base))

@@ -12,7 +12,7 @@ from atlaszarr import Displacement
 from atlaszarr.dataset_build.section_layout import section_layout
 from atlaszarr.dataset_build.volume_layout import volume_layout
 from atlaszarr.engine.target_state import UNFINISHED, Root
-from atlaszarr.errors import InputError, NotFoundError
+from atlaszarr.errors import InputError, NotFoundError, RecordError
 from atlaszarr.geometry.grid import Grid
 from atlaszarr.geometry.plane import PLANES
 from atlaszarr.geometry.spaces import reference_space
@@ -429,7 +429,7 @@ def test_a_refinement_with_a_damaged_root_is_refused(refined):
 def test_fields_too_large_for_memory_are_refused(refined):
     with raises(InputError, "field-too-large") as caught:
         RefinedFields.open(altered(refined, resolution_um=0.5))
-    assert "16000 x 22800" in str(caught.value)
+    assert "0.5 um" in str(caught.value)
 
 
 def test_fields_of_another_dataset_are_refused(refined, dataset):
@@ -495,6 +495,18 @@ def test_a_field_that_does_not_fit_is_not_written(tmp_path, wrong):
     with raises(InputError, "invalid-array"):
         write_field(Target.of(tmp_path), 7, field, pixels)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [5e4, -5e4, 1e30, 3e38])
+def test_fields_that_lead_outside_all_images_are_named_where_nothing_is_left(tmp_path, dataset, value):
+    ids = [section.image_id for section in dataset.sections]
+    field = np.full((2, 320, 456), value)
+    fields = RefinedFields.open(write_refinement(tmp_path, dataset, dict.fromkeys(ids, 0.0), dict.fromkeys(ids, field)))
+    layouts = (volume_layout, VolumeOptions(resolution=100.0)), (section_layout, SectionsOptions(resolution=100.0))
+    for layout, options in layouts:
+        with raises(RecordError, "no-section-in-grid") as caught:
+            layout(dataset, options, fields)
+        assert "without fields" in str(caught.value)
 
 
 def test_the_ids_of_fields_may_be_numbers_of_numpy():
