@@ -157,8 +157,8 @@ class RefinedFields(SectionFields):
             raise unfinished
         if size > MOST_PIXELS:
             raise InputError(
-                f"refinement {name} has fields at {grid.resolution:g} um, of more than {MOST_PIXELS} pixels; refine the "
-                "dataset at a coarser resolution",
+                f"refinement {name} has fields at {grid.resolution:g} um, of more than {MOST_PIXELS} pixels; refine "
+                "the dataset at a coarser resolution",
                 code="field-too-large",
             )
         return found
