@@ -232,11 +232,11 @@ def test_a_resume_computes_and_writes_exactly_what_was_missing(volume):
         return block
 
     stopped = image.map_blocks(stopping, dtype="uint8")
-    arguments = {"chunk": 20, "identity": "volume", "workers": 1}
+    arguments = {"labels": {"quarter": (stopped[0] // 50).astype("uint32")}}
+    arguments |= {"chunk": 20, "identity": "volume", "workers": 1}
     Counted.writes.clear()
-    labels = {"quarter": (stopped[0] // 50).astype("uint32")}
     with pytest.raises(StopError):
-        write_multiscales(stopped, "counted://stopped.ome.zarr", labels=labels, **arguments)
+        write_multiscales(stopped, "counted://stopped.ome.zarr", **arguments)
     fs = fsspec.filesystem("counted")
     records = [fs.cat(path) for path in fs.find("/stopped.ome.zarr/atlaszarr/ledger")]
     recorded = [opened(line) for record in records for line in record.split(b"\n")]
