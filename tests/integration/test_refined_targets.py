@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,16 @@ def test_a_lazy_volume_with_fields_is_computed_on_a_cluster(client, cluster, dat
     assert expected.any()
 
 
+def test_a_lazy_volume_whose_fields_are_removed_names_them_on_a_cluster(client, cluster, dataset, ids, tmp_path):
+    values = {id: wave(dataset, 260.0 + 3 * k)[0] for k, id in enumerate(ids)}  # which its workers have not read
+    folder = write_refinement(tmp_path / "gone", dataset, dict.fromkeys(ids, 40.0), values)
+    opened = open_volume(dataset, client=client, fields=folder, **OPTIONS)
+    shutil.rmtree(folder)
+    with Client(cluster), raises(InputError, "field-damaged") as caught:
+        opened.image.compute()
+    assert str(folder) in str(caught.value)
+
+
 def test_fields_in_the_memory_of_this_process_serve_its_threads_alone(client, cluster, dataset, ids, tmp_path):
     url = f"memory://{tmp_path.name}/fields"
     write_refinement(url, dataset, dict.fromkeys(ids, 40.0), {ids[2]: wave(dataset)[0]})
@@ -306,9 +317,14 @@ def test_the_command_builds_with_fields(client, dataset, fields, tmp_path, comma
 
 def test_a_target_is_not_written_into_the_fields_it_is_made_of(client, dataset, fields):
     before = {path: path.read_bytes() for path in fields.rglob("*") if path.is_file()}
+    sections = list(iter_sections(dataset, resolution=100, client=client, fields=fields))
+    own = {section.image_id: section.displacement for section in sections}
     for target in (fields, fields / "x.ome.zarr", fields.parent):
-        with raises(InputError, "target-overlaps-source"):
-            build(dataset, target, fields=fields, client=client, overwrite=True, **OPTIONS)
+        for given in (fields, own):
+            with raises(InputError, "target-overlaps-source"):
+                build(dataset, target, fields=given, client=client, overwrite=True, **OPTIONS)
+    with raises(InputError, "target-overlaps-source"):
+        sections[0].displacement.save(fields / "x.ome.zarr")
     assert {path: path.read_bytes() for path in fields.rglob("*") if path.is_file()} == before
 
 

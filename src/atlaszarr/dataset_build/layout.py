@@ -20,6 +20,7 @@ from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
 from ..engine.pyramid import NonEmptyChunks
 from ..engine.schedulers import Future
+from ..errors import RecordError
 from ..geometry.grid import Grid
 from ..geometry.spaces import ORIENTATION
 from ..sections.fields import SectionFields
@@ -112,6 +113,18 @@ class BuildLayout:
         if self.fixed is None:
             return Multiscale(target, self.arrays, self.non_empty, encoding)
         return Collection(target, self.arrays, self.non_empty, encoding, fixed=self.fixed)
+
+
+def no_section(dataset: SectionDataset, grid: Grid, fields: SectionFields | None) -> RecordError:
+    """The error of a dataset of which no section is inside the grid."""
+    advice = "try a finer resolution"
+    if fields is not None:
+        advice += ", or build without fields: they may lead outside the images, or their depths outside the grid"
+    return RecordError(
+        f"no section of dataset {dataset.id} samples a voxel of reference space {grid.space.id} "
+        f"at {grid.resolution:g} um; {advice}",
+        code="no-section-in-grid",
+    )
 
 
 def image_spec(background: int, grey: bool = False) -> ArraySpec:

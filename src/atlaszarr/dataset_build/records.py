@@ -83,11 +83,11 @@ def write_tables(
     """Write ``atlaszarr/sections.csv`` and ``atlaszarr/failures.csv``.
 
     The first has a row for every section image of the dataset, with its state: ``used``, ``missing`` (the whole image
-    or a window of it), ``outside`` the grid, or ``skipped`` with the reason. The SHA-256 of an image that is fetched in
-    windows is that of the concatenated digests of its windows, in the order of their names; it is empty if the image
-    was fetched before the build, for a Dataset in memory. If the images come from slides, further columns hold the
-    slide, its ETag and its tier; if fields register sections, the recorded depth of each, and how it is registered in
-    its plane, see `SectionFields.registration`.
+    or a window of it), ``outside`` the grid or between sections at its own depth, or ``skipped`` with the reason. The
+    SHA-256 of an image that is fetched in windows is that of the concatenated digests of its windows, in the order of
+    their names; it is empty if the image was fetched before the build, for a Dataset in memory. If the images come
+    from slides, further columns hold the slide, its ETag and its tier; if fields register sections, the recorded depth
+    of each, and how it is registered in its plane, see `SectionFields.registration`.
     """
     used: dict[int, dict[str, str]] = {}
     for entry in done.values():

@@ -19,13 +19,23 @@ from ..engine.multiscale import ArraySpec
 from ..engine.ome import Geometry, displacement_field
 from ..engine.ome_xml import KEY, Described, ome_xml
 from ..engine.pyramid import NonEmptyChunks, Pyramid
-from ..errors import RecordError
 from ..geometry.plane import PLANES
 from ..sections.fields import SectionFields
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 from . import records
-from .layout import DISPLACEMENT, IMAGE, SECTION, BuildLayout, block_of, channels_of, grey_of, image_spec, section_spec
+from .layout import (
+    DISPLACEMENT,
+    IMAGE,
+    SECTION,
+    BuildLayout,
+    block_of,
+    channels_of,
+    grey_of,
+    image_spec,
+    no_section,
+    section_spec,
+)
 
 #: Bytes per pixel while a block is computed: two coordinates, each with temporaries, the image, the label.
 _WORKING = 80
@@ -56,11 +66,7 @@ def section_layout(
             boxes[section.start].append(box)
             base.add(unit)
     if not base:
-        raise RecordError(
-            f"no section of dataset {dataset.id} samples a pixel of reference space {planes.grid.space.id} "
-            f"at {planes.grid.resolution:g} um; try a finer resolution",
-            code="no-section-in-grid",
-        )
+        raise no_section(dataset, planes.grid, fields)
     tiers = tuple(map(tier_image, imaged.sections, imaged.requests, boxes))
     non_empty = NonEmptyChunks(pyramid, frozenset(base))
     groups, images = _groups(dataset, options, planes, member_pyramid(pyramid, planes.plane.fixed))
@@ -78,7 +84,9 @@ def section_layout(
         source=partial(_block, planes, tiers, options.background, options.displacement, options.grey),
         non_empty=non_empty,
         inputs=inputs,
-        block_bytes=max(_bytes(pyramid.region(step, block), needed, options) for block, needed in inputs.items()),
+        block_bytes=max(
+            _bytes(pyramid.region(step, block), needed, options, fields) for block, needed in inputs.items()
+        ),
         arrays=(image_spec(options.background, options.grey), section_spec(), *((_FIELD,) * options.displacement)),
         groups=groups,
         extent=f"{sections} {planes.plane.name} planes of {sides[0]} x {sides[1]} pixels, {len(pyramid.levels)} levels",
@@ -116,10 +124,14 @@ def _block(
     return block_of(blocks, images)
 
 
-def _bytes(region: Region, windows: Sequence[ImageRequest], options: SectionsOptions) -> int:
+def _bytes(
+    region: Region, windows: Sequence[ImageRequest], options: SectionsOptions, fields: SectionFields | None
+) -> int:
     """Upper limit of the memory of a block while it is computed."""
     largest: int = max(window.width * window.height for window in windows)
     pixel = _WORKING + _FIELD_WORKING * options.displacement
+    if fields is not None:
+        pixel += math.ceil(fields.working(options.resolution))
     return math.prod(shape_of(region)) * pixel + 3 * largest * (len(windows) + 1)
 
 

@@ -11,17 +11,18 @@ from ..allen.records import SectionDataset
 from ..boxes import Region, area, cells, shape_of
 from ..engine.blocks import Block
 from ..engine.pyramid import NonEmptyChunks
-from ..errors import RecordError
 from ..geometry.spaces import ORIENTATION
 from ..sections.fields import SectionFields
 from ..sections.options import VolumeOptions
 from ..sections.stack import Stack
 from . import records
-from .layout import IMAGE, SECTION, BuildLayout, block_of, channels_of, grey_of, image_spec, section_spec
+from .layout import IMAGE, SECTION, BuildLayout, block_of, channels_of, grey_of, image_spec, no_section, section_spec
 
 _VOXEL_BYTES = 3 + 4
 #: Further bytes per voxel while the mean of the channels is computed: their sum, as uint16, and the mean.
 _GREY_BYTES = 2 + 1
+#: Bytes per pixel of the field of a section: its points, once alone and once among those of all sections.
+_FIELD_BYTES = 2 * 2 * 8
 
 
 def volume_layout(
@@ -41,11 +42,7 @@ def volume_layout(
     pyramid, grid = options.pyramid(stack.grid.shape), stack.grid
     chunks = stack.sections_by_chunk(options.chunk)
     if not chunks:
-        raise RecordError(
-            f"no section of dataset {dataset.id} samples a voxel of reference space {grid.space.id} "
-            f"at {grid.resolution:g} um; try a finer resolution",
-            code="no-section-in-grid",
-        )
+        raise no_section(dataset, grid, fields)
     a, b, c = pyramid.levels[0].unit
     base = {(z * options.chunk // a, y * options.chunk // b, x * options.chunk // c) for z, y, x in chunks}
     non_empty = NonEmptyChunks(pyramid, frozenset(base))
@@ -67,7 +64,9 @@ def volume_layout(
         source=partial(_block, stack, options.background, options.grey),
         non_empty=non_empty,
         inputs=inputs,
-        block_bytes=max(_bytes(stack, regions[block], images, options.grey) for block, images in inputs.items()),
+        block_bytes=max(
+            _bytes(stack, regions[block], images, options.grey, fields) for block, images in inputs.items()
+        ),
         arrays=(image_spec(options.background, options.grey), section_spec()),
         groups={
             SECTION: records.provenance(
@@ -96,9 +95,19 @@ def _block(
     return block_of({IMAGE: grey_of(image) if grey else image, SECTION: section}, images)
 
 
-def _bytes(stack: Stack, region: Region, images: Sequence[ImageRequest], grey: bool) -> int:
-    """Memory of a block while it is computed: the block, its coarser levels, parts of images, one decoded image."""
-    parts = 3 * sum(map(area, stack.boxes(region).values()))
+def _bytes(
+    stack: Stack, region: Region, images: Sequence[ImageRequest], grey: bool, fields: SectionFields | None
+) -> int:
+    """Memory of a block while it is computed: the block, its coarser levels, parts of images, one decoded image.
+
+    With fields, also the points of all sections, and what is held while those of one are computed.
+    """
+    boxes, shape = stack.boxes(region), shape_of(region)
+    parts = 3 * sum(map(area, boxes.values()))
     image: int = max(3 * request.width * request.height for request in images)
     voxel = _VOXEL_BYTES + _GREY_BYTES * grey
-    return math.prod(shape_of(region)) * voxel * 9 // 8 + parts + image
+    points = 0
+    if fields is not None:
+        pixel = _FIELD_BYTES * len(stack.fields.keys() & boxes.keys()) + fields.working(stack.grid.resolution)
+        points = math.ceil(math.prod(shape) // min(shape) * pixel)
+    return math.prod(shape) * voxel * 9 // 8 + parts + image + points

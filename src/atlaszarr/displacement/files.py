@@ -150,6 +150,7 @@ def locations_of(field: Any) -> Iterator[str]:
     """The paths and URLs that a field is read from, as far as they are known."""
     if isinstance(field, ArrayField):
         yield from locations_read(field.first) | locations_read(field.second)
+    yield from getattr(field, "locations", ())  # of a refinement
     for inner in (getattr(field, name, None) for name in ("inner", "outer")):
         if inner is not None:
             yield from locations_of(inner)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from typing import Any, TypeAlias
 
 from ..allen.records import SectionDataset
@@ -19,6 +20,8 @@ from ..geometry.plane import PLANES, Plane
 from ..stores.locations import is_url
 from ..transforms import Affine
 
+#: Bytes per pixel while points are computed: float64, in three arrays at a time.
+_POINTS = 3 * 2 * 8
 #: Side of the blocks in which the digest of a field is computed.
 _BLOCK = 512
 
@@ -80,6 +83,10 @@ class SectionFields(ABC):
     def memory(self) -> int:
         """The most bytes of fields that a process keeps in addition to its arrays."""
         return 0
+
+    def working(self, resolution: float) -> float:
+        """Bytes for each pixel of a plane of a resolution in um, while the points of a section are computed."""
+        return _POINTS
 
     def corrected(self, dataset: SectionDataset) -> SectionDataset:
         """The dataset with corrected depths of its sections, and the sections in their order.
@@ -284,4 +291,5 @@ def fields_of(given: Fields, storage_options: Mapping[str, Any] | None = None) -
             "SectionImage ids to displacement fields",
             code="wrong-type",
         )
-    return OwnFields(dict(given)) if given else None
+    fields = {int(id) if isinstance(id, Integral) else id: field for id, field in given.items()}  # also of NumPy
+    return OwnFields(fields) if fields else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from ..engine.kept import Kept
 from ..engine.pyramid import Pyramid
 from ..engine.target_state import FINISHED, read_root
 from ..engine.zarr_reader import StoredArray
-from ..errors import AtlaszarrError, InputError, NotFoundError, brief
+from ..errors import AtlaszarrError, InputError, NotFoundError, TargetError, reason_of
 from ..geometry.grid import Grid
 from ..geometry.plane import PLANES, Plane
 from ..geometry.spaces import ORIENTATION, reference_space
@@ -115,37 +116,49 @@ class RefinedFields(SectionFields):
         """
         target = Target.of(path, storage_options)
         name = shown(target.url)
+        absent = NotFoundError(
+            f"{name} holds no refinement (no {DOCUMENT}); give the FIELDS that `refine` wrote",
+            code="refinement-not-found",
+        )
         body = target.read(DOCUMENT, LARGEST)
         if body is not None:
             target = target.public()
-        root = read_root(target) if target.read("zarr.json", LARGEST) is not None else None
+        try:
+            root = read_root(target) if target.read("zarr.json", LARGEST) is not None else None
+        except InputError:  # another program wrote it, or it is damaged
+            if body is None:
+                raise absent from None
+            raise InputError(
+                f"{name}/zarr.json is damaged; refine the dataset again", code="damaged-metadata"
+            ) from None
         unfinished = InputError(
             f"refinement {name} is unfinished; run the same `refine` command to resume it", code="refinement-unfinished"
         )
         if root is not None and root["state"] != FINISHED:
             raise unfinished
         if body is None:
-            raise NotFoundError(
-                f"{name} holds no refinement (no {DOCUMENT}); give the FIELDS that `refine` wrote",
-                code="refinement-not-found",
-            )
+            raise absent
         try:
             document = parse_object(body)
-            is_finished = bool(document["finished"])
-            plane, mirror, resolution = PLANES[document["plane"]], bool(document["mirror"]), document["resolution_um"]
+            is_finished, mirror = _boolean(document["finished"]), _boolean(document["mirror"])
+            plane, resolution = PLANES[document["plane"]], document["resolution_um"]
             grid = Grid(reference_space(document["reference_space"]).frame, float(resolution))
-            sections = {int(id): _registration_of(section) for id, section in document["sections"].items()}
-            found = cls(target, int(document["dataset"]), PlaneGrid(plane, grid, mirror), sections)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            sections = {
+                int(id): _registration_of(section, max(grid.space.extent))
+                for id, section in document["sections"].items()
+            }
+            found = cls(target, operator.index(document["dataset"]), PlaneGrid(plane, grid, mirror), sections)
+            size = math.prod(found.pixels.shape)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise InputError(
-                f"{name}/{DOCUMENT} is damaged ({brief(error, 150)}); refine the dataset again", code="damaged-metadata"
+                f"{name}/{DOCUMENT} is damaged ({reason_of(error)}); refine the dataset again", code="damaged-metadata"
             ) from None
         if not is_finished:
             raise unfinished
-        if math.prod(found.pixels.shape) > MOST_PIXELS:
+        if size > MOST_PIXELS:
             raise InputError(
-                f"refinement {name} has fields over {found.pixels}, more than {MOST_PIXELS}; refine the dataset at a "
-                "coarser resolution",
+                f"refinement {name} has fields at {grid.resolution:g} um, of more than {MOST_PIXELS} pixels; refine "
+                "the dataset at a coarser resolution",
                 code="field-too-large",
             )
         return found
@@ -166,6 +179,10 @@ class RefinedFields(SectionFields):
         rows, columns = self.pixels.shape
         size = 2 * 4 * rows * columns  # float32
         return min(size * sum(section.field is not None for section in self.sections.values()), KEPT)
+
+    def working(self, resolution: float) -> float:
+        """See `SectionFields`; also the part of the field, in float64."""
+        return super().working(resolution) + 2 * 8 * (resolution / self.pixels.grid.resolution) ** 2
 
     @cached_property
     def digest(self) -> str:
@@ -201,8 +218,8 @@ class RefinedFields(SectionFields):
             refined = self.sections.get(section.image_id)
             if refined is not None and refined.alignment != alignment_digest(dataset, section):
                 raise InputError(
-                    f"the alignment of section image {section.image_id} is not the one that {shown(self.target.url)} "
-                    f"refines; refine dataset {dataset.id} again",
+                    f"the alignment or the depth of section image {section.image_id} is not the one that "
+                    f"{shown(self.target.url)} refines; give dataset {dataset.id} as it is recorded, or refine it",
                     code="alignment-changed",
                 )
         return super().corrected(dataset)
@@ -287,11 +304,14 @@ def field_objects(image_id: int, field: ArrayLike, pixels: PlaneGrid) -> tuple[d
     An OME-Zarr 0.6 displacement field (RFC-5) in micrometres: float32, components along rows, then columns. Its axes
     have the names, the orientation and, in micrometres, the position of those of the images that `build` writes.
     """
-    values = np.ascontiguousarray(np.asarray(field)[::-1], dtype="<f4")
-    plane, grid = pixels.plane, pixels.grid
-    if values.shape != (2, *pixels.shape) or not np.isfinite(values).all():
+    given, plane, grid = np.asarray(field), pixels.plane, pixels.grid
+    is_whole = given.dtype.kind in "iuf" and given.shape == (2, *pixels.shape)
+    with np.errstate(over="ignore"):  # what float32 does not hold is not finite
+        values = np.ascontiguousarray(given[::-1], dtype="<f4") if is_whole else np.array(np.nan)
+    if not np.isfinite(values).all():
         raise InputError(
-            f"field of section image {image_id} has shape {values.shape}; give finite displacements over {pixels}",
+            f"field of section image {image_id} has dtype {given.dtype} and shape {given.shape}; give finite "
+            f"displacements over {pixels}",
             code="invalid-array",
         )
     axes = ("c", "zyx"[plane.rows], "zyx"[plane.columns])
@@ -393,13 +413,18 @@ class _StoredField:
         """See `Field`."""
         return regular(self.shape, _CHUNK)
 
+    @property
+    def locations(self) -> Sequence[str]:
+        """The path or URL that the field is read from."""
+        return (self.target.url,)
+
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
         """See `Field`."""
         return self.displacements(rows, columns) + grid_points(rows, columns)
 
     def displacements(self, rows: slice, columns: slice) -> Coordinates:
         """See `Field`."""
-        part = self._values()[:, rows, columns].astype(np.float64)
+        part = self._values()[::-1, rows, columns].astype(np.float64)
         part /= self.pixels.grid.resolution
         return part
 
@@ -408,7 +433,7 @@ class _StoredField:
         return between(self, points)
 
     def _values(self) -> NDArray[np.float32]:
-        """Displacements in um, x first."""
+        """Displacements in um as they are stored, along rows, then columns."""
         if not (found := _kept.get([self.sha256])):
             with _kept.making(self.sha256):
                 if not (found := _kept.get([self.sha256])):
@@ -427,23 +452,40 @@ class _StoredField:
                 raise InputError(f"it has dtype {array.dtype} and shape {array.shape}", code="shape-mismatch")
             values = array[...]
         except AtlaszarrError as error:
+            if isinstance(error, TargetError) and error.code != "damaged-chunk":
+                raise  # the store has failed
+            if error.code == "array-not-found":
+                raise InputError(
+                    f"the {name} is missing; refine the dataset again or, on a cluster, give fields that all workers "
+                    "reach",
+                    code="field-damaged",
+                ) from None
             raise InputError(
-                f"the {name} cannot be read ({brief(error, 150)}); refine the dataset again", code="field-damaged"
+                f"the {name} is damaged ({reason_of(error)}); refine the dataset again", code="field-damaged"
             ) from None
         if _digest(values) != self.sha256:
             raise InputError(
-                f"the {name} is not the one that its refinement wrote; refine the dataset again", code="field-damaged"
+                f"the {name} is damaged, or was written again since the fields were opened; open them again or, if "
+                "they are still refused, refine the dataset again",
+                code="field-damaged",
             )
-        return np.ascontiguousarray(values[::-1])
+        return values
 
 
 def _digest(values: NDArray[np.float32]) -> str:
     """SHA-256 of displacements in um along rows, then columns."""
-    return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").data.cast("B")).hexdigest()
 
 
-def _registration_of(section: Mapping[str, Any]) -> RefinedRegistration:
+def _registration_of(section: Mapping[str, Any], longest: float) -> RefinedRegistration:
+    """What the document lists for a section; ValueError if it lies further off than the longest side of the space."""
     correction, field = float(section["depth_correction_um"]), section["field_sha256"]
-    if not math.isfinite(correction):
-        raise ValueError(f"a depth is corrected by {correction} um")
+    if not abs(correction) <= longest:
+        raise ValueError(f"a depth is corrected by {correction:g} um")
     return RefinedRegistration(correction, str(section["alignment_sha256"]), None if field is None else str(field))
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
+    return value

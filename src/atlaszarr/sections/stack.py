@@ -126,7 +126,10 @@ class Stack:
         """
         validate_chunk_count(math.prod(-(-n // side) for n in self.grid.shape), self.grid.resolution)
         if self.fields:
-            chunks = list(blocks(self.grid.shape, side))
+            # In order of depth, so that a field is read once even if not all of them are kept.
+            chunks = sorted(
+                blocks(self.grid.shape, side), key=lambda chunk: float(self.depth_row[:3] @ _start(chunk[1]))
+            )
             with ThreadPoolExecutor() as threads:
                 found = threads.map(self.sampled, (cube for _, cube in chunks))
                 return {index: sections for (index, _), sections in zip(chunks, found, strict=True) if sections}

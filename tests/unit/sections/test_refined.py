@@ -9,8 +9,10 @@ import pytest
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Displacement
+from atlaszarr.dataset_build.section_layout import section_layout
+from atlaszarr.dataset_build.volume_layout import volume_layout
 from atlaszarr.engine.target_state import UNFINISHED, Root
-from atlaszarr.errors import InputError, NotFoundError
+from atlaszarr.errors import InputError, NotFoundError, RecordError
 from atlaszarr.geometry.grid import Grid
 from atlaszarr.geometry.plane import PLANES
 from atlaszarr.geometry.spaces import reference_space
@@ -19,6 +21,7 @@ from atlaszarr.sections.options import SectionsOptions, VolumeOptions
 from atlaszarr.sections.refined import DOCUMENT, RefinedFields, pixels_of, refinement_document, write_field
 from atlaszarr.stores.target import Target
 from codes import raises
+from little_memory import little_memory
 from refined_folders import pixels, wave, write_refinement
 
 SPACE = reference_space(9)
@@ -158,6 +161,72 @@ def test_a_volume_follows_fields_and_the_tilt_of_the_alignment(tmp_path, dataset
     np.testing.assert_allclose(found[:, both], expected[:, both], rtol=0, atol=1e-2)
 
 
+def pixels_at(image, x, y):
+    """The values (n, channels) of an image between its pixels, bilinear; beyond its border those of the border."""
+    height, width, _ = image.shape
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    u, v = (x - left)[:, np.newaxis], (y - top)[:, np.newaxis]
+
+    def at(rows, columns):
+        return image[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)].astype(float)
+
+    upper, lower = (at(rows, left) * (1 - u) + at(rows, left + 1) * u for rows in (top, top + 1))
+    return upper * (1 - v) + lower * v
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("fill", ["none", "nearest", "linear"])
+def test_a_volume_of_noise_has_the_pixels_that_numpy_finds(tmp_path, dataset, fill, mirror):
+    """In noise, a hundredth of a pixel shows; the sections pass each other, and the last one has no field."""
+    ids = [section.image_id for section in dataset.sections]
+    step, resolution, rng = dataset.nominal_interval, 100.0, np.random.default_rng(5)
+    corrections = dict.fromkeys(ids, 0.0) | {ids[1]: 1.5 * step, ids[4]: -30.0}
+    fields = {id: wave(dataset, 200.0 + 3 * k)[0].astype("f4") for k, id in enumerate(ids[:-1])}
+    refined = RefinedFields.open(write_refinement(tmp_path, dataset, corrections, fields))
+    stack = VolumeOptions(resolution=resolution, fill=fill, mirror=mirror).stack(dataset, refined)
+    noise = {id: rng.integers(0, 256, (h, w, 3), np.uint8) for id, (w, h) in zip(stack.ids, stack.sizes, strict=True)}
+    everything = tuple(slice(0, n) for n in stack.grid.shape)
+    image, label = stack.pull_back(everything, lambda s, box: noise[stack.ids[s]][box[1] : box[3], box[0] : box[2]])
+
+    voxels = np.argwhere(label)
+    voxels = voxels[rng.integers(0, len(voxels), 5000)]
+    pir = (voxels + 0.5) * resolution
+    if mirror:
+        pir[:, 2] = SPACE.extent[2] - pir[:, 2]
+    trv = np.array(dataset.trv)
+
+    def sampled(id, pir):
+        """The values of a section at points, and whether these are inside its image."""
+        section = next(section for section in dataset.sections if section.image_id == id)
+        moved = pir.copy()
+        if id in fields:
+            across, down = pir[:, 2] / 25.0 - 0.5, pir[:, 1] / 25.0 - 0.5
+            moved[:, [2, 1]] += pixels_at(np.moveaxis(fields[id], 0, 2), across, down)
+        xy = (moved @ trv[:2, :3].T + trv[:2, 3]) @ np.array(section.tvs)[:, :2].T + np.array(section.tvs)[:, 2]
+        tier = 2.0 ** stack.requests[stack.ids.tolist().index(id)].downsample
+        x, y = (xy.T + 0.5) / tier - 0.5
+        height, width, _ = noise[id].shape
+        inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+        return pixels_at(noise[id], x, y), inside
+
+    order = sorted(ids, key=lambda id: dataset.sections[ids.index(id)].depth + corrections[id])
+    depths = np.array([dataset.sections[ids.index(id)].depth + corrections[id] for id in order])
+    depth = pir @ trv[2, :3] + trv[2, 3]
+    nearest = np.abs(depth[:, np.newaxis] - depths).argmin(axis=1)
+    np.testing.assert_array_equal(label[tuple(voxels.T)], np.array(order)[nearest])
+    expected = np.empty((len(voxels), 3))
+    for s, id in enumerate(order):
+        mine = nearest == s
+        expected[mine], _ = sampled(id, pir[mine])
+        for t in (s - 1, s + 1) if fill == "linear" else ():
+            between = mine & ((depth - depths[s]) * (t - s) > 0)
+            if 0 <= t < len(order) and between.any():
+                other, inside = sampled(order[t], pir[between])
+                share = (depth[between] - depths[s]) / (depths[t] - depths[s]) * inside
+                expected[between] += share[:, np.newaxis] * (other - expected[between])
+    assert np.abs(image[(slice(None), *voxels.T)].T - expected).max() < 0.51  # rounded
+
+
 def test_corrected_sections_are_in_the_order_of_their_depths(refined, dataset):
     corrected = refined.corrected(dataset)
     recorded = {section.image_id: section.depth for section in dataset.sections}
@@ -216,6 +285,64 @@ def test_the_digest_is_that_of_depths_and_values_not_of_the_place(tmp_path, data
     assert len({first, *others}) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "resolution", "other", "mirror"),
+    [
+        ("coronal", 10.0, 25.0, False),
+        ("sagittal", 10.0, 25.0, True),
+        ("transverse", 25.0, 30.0, True),  # the last pixels extend beyond the space
+        ("coronal", 30.0, 200.0, False),
+        ("coronal", 50.0, 10.0, True),
+    ],
+)
+def test_a_field_is_exact_up_to_the_border_of_the_plane(tmp_path, dataset, name, resolution, other, mirror):
+    stored_over, build = over(name, other), over(name, resolution, mirror)
+    field, at = sloped(stored_over)
+    image_id = dataset.sections[0].image_id
+    digest = write_field(Target.of(tmp_path), image_id, field, stored_over)
+    body = refinement_document(dataset, stored_over, {image_id: 0.0}, {image_id: digest})
+    Target.of(tmp_path).write(DOCUMENT, body)
+    found = RefinedFields.open(tmp_path).displacement(image_id, build, np.eye(2, 3)).coordinates()
+    axes = build.plane.columns, build.plane.rows
+    own = np.stack(np.meshgrid(*(build.grid.centres(axis) for axis in axes)))
+    moved, turned = own.copy(), [mirror and axis == 2 for axis in axes]
+    for k in range(2):
+        if turned[k]:
+            own[k] = SPACE.extent[2] - own[k]
+    for k, shift in enumerate(at(*own)):
+        moved[k] += -shift if turned[k] else shift
+    np.testing.assert_allclose(found, moved / resolution - 0.5, rtol=0, atol=1e-3 / resolution)
+
+
+@pytest.mark.parametrize("mode", ["volume", "sections"])
+def test_a_block_takes_no_more_memory_than_its_layout_says_of_fine_fields(tmp_path, dataset, mode):
+    ids = [section.image_id for section in dataset.sections]
+    field = np.full((2, 800, 1140), 20.0)
+    folder = write_refinement(tmp_path, dataset, dict.fromkeys(ids, 0.0), dict.fromkeys(ids, field), 10.0)
+    fields = RefinedFields.open(folder)
+
+    def empty(box):
+        left, top, right, bottom = box
+        return np.zeros((bottom - top, right - left, 3), np.uint8)
+
+    if mode == "volume":
+        layout = volume_layout(dataset, VolumeOptions(resolution=50.0), fields)
+        stack = VolumeOptions(resolution=50.0).stack(dataset, fields)
+    else:
+        layout = section_layout(dataset, SectionsOptions(resolution=50.0), fields)
+        planes = SectionsOptions(resolution=50.0).planes(dataset, fields=fields)
+    pyramid = layout.non_empty.pyramid
+    for block in layout.inputs:
+        region = pyramid.region(pyramid.passes[0], block)
+        with little_memory(layout.block_bytes):  # the fields are in memory since the layout was made
+            if mode == "volume":
+                stack.pull_back(region, lambda _, box: empty(box))
+            else:
+                section, rows, columns = region
+                box = planes.box(section.start, rows, columns)
+                planes.register(section.start, rows, columns, box, empty(box))
+
+
 def test_fields_are_small_where_they_are_sent_and_read_once_in_a_process(refined, dataset, tmp_path):
     stack = VolumeOptions(resolution=25.0).stack(dataset, refined)
     sent = pickle.dumps(stack)
@@ -270,7 +397,12 @@ def test_a_refinement_that_has_only_begun_is_unfinished(tmp_path):
         {"sections": {"1": {}}},
         {"sections": {"a": {"depth_correction_um": 0.0, "alignment_sha256": "", "field_sha256": None}}},
         {"sections": {"1": {"depth_correction_um": float("inf"), "alignment_sha256": "", "field_sha256": None}}},
+        {"sections": {"1": {"depth_correction_um": 1e5, "alignment_sha256": "", "field_sha256": None}}},
         {"dataset": None},
+        {"dataset": 74272479.5},
+        {"finished": "false"},
+        {"mirror": None},
+        {"resolution_um": 1e-310},
     ],
     ids=str,
 )
@@ -280,10 +412,24 @@ def test_a_damaged_document_is_refused(refined, changes):
     assert DOCUMENT in str(caught.value)
 
 
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"zarr_format": 3, "node_type": "group"}'])
+def test_the_group_of_another_program_is_no_refinement(tmp_path, body):
+    (tmp_path / "zarr.json").write_bytes(body)
+    with raises(NotFoundError, "refinement-not-found"):
+        RefinedFields.open(tmp_path)
+
+
+def test_a_refinement_with_a_damaged_root_is_refused(refined):
+    refined.target.write("zarr.json", b'{"zarr_format": 3')
+    with raises(InputError, "damaged-metadata") as caught:
+        RefinedFields.open(refined.target.url)
+    assert "zarr.json" in str(caught.value)
+
+
 def test_fields_too_large_for_memory_are_refused(refined):
     with raises(InputError, "field-too-large") as caught:
         RefinedFields.open(altered(refined, resolution_um=0.5))
-    assert "16000 x 22800" in str(caught.value)
+    assert "0.5 um" in str(caught.value)
 
 
 def test_fields_of_another_dataset_are_refused(refined, dataset):
@@ -330,14 +476,51 @@ def test_a_field_that_differs_from_what_was_written_is_refused(tmp_path, dataset
     assert str(ids[2]) in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", ["nan", "shape"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda field: field + np.nan,
+        lambda field: field + 1e300,  # more than float32 holds
+        lambda field: field[:, 1:],
+        lambda field: field[:, :0],
+        lambda field: field + 1j,
+        lambda field: field.astype(str),
+        lambda _: 3.0,
+    ],
+    ids=["nan", "huge", "shape", "empty", "complex", "text", "number"],
+)
 def test_a_field_that_does_not_fit_is_not_written(tmp_path, wrong):
     pixels = over("coronal", 100.0)
-    field = np.zeros((2, *pixels.shape))
-    field = np.where(field == 0, np.nan, 0) if wrong == "nan" else field[:, 1:]
+    field = wrong(np.zeros((2, *pixels.shape)))
     with raises(InputError, "invalid-array"):
         write_field(Target.of(tmp_path), 7, field, pixels)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [5e4, -5e4, 1e30, 3e38])
+def test_fields_that_lead_outside_all_images_are_named_where_nothing_is_left(tmp_path, dataset, value):
+    ids = [section.image_id for section in dataset.sections]
+    field = np.full((2, 320, 456), value)
+    fields = RefinedFields.open(write_refinement(tmp_path, dataset, dict.fromkeys(ids, 0.0), dict.fromkeys(ids, field)))
+    layouts = (volume_layout, VolumeOptions(resolution=100.0)), (section_layout, SectionsOptions(resolution=100.0))
+    for layout, options in layouts:
+        with raises(RecordError, "no-section-in-grid") as caught:
+            layout(dataset, options, fields)
+        assert "without fields" in str(caught.value)
+
+
+def test_the_ids_of_fields_may_be_numbers_of_numpy():
+    field = Displacement.identity((3, 4))
+    found = fields_of({np.int64(7): field})
+    assert found.provenance == {"sections": [7]}
+    assert json.dumps(found.provenance)
+    assert found.registration(7) == "own"
+
+
+def test_a_dataset_at_corrected_depths_is_not_corrected_again(refined, dataset):
+    with raises(InputError, "alignment-changed") as caught:
+        refined.corrected(refined.corrected(dataset))
+    assert "as it is recorded" in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [True, 5, Displacement.identity((3, 4)), [Displacement.identity((3, 4))]], ids=str)
