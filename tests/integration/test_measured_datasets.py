@@ -310,13 +310,13 @@ def test_a_grey_volume_has_the_intensity_of_the_colour_volume(built, service, tm
 def test_the_genes_by_regions_of_the_documentation_are_a_matrix(built, tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "docs" / "expression.md").read_text()
     (code,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
-    for gene in ("Prox1", "Nrp1"):
+    for gene in ("prox1", "nrp1"):
         shutil.copytree(built / "x.ome.zarr", tmp_path / f"{gene}.ome.zarr")
         shutil.copytree(built / "x.expression.ome.zarr", tmp_path / f"{gene}.expression.ome.zarr")
-    shutil.copytree(built / "two.ome.zarr", tmp_path / "annotation.ome.zarr")
+    shutil.copytree(built / "two.ome.zarr", tmp_path / "ccf")
     (tmp_path / "terminology.csv").write_text(TERMINOLOGY.to_csv())
     monkeypatch.chdir(tmp_path)
-    names = {"annotation": "annotation.ome.zarr"}
+    names = {}
     exec(code, names)
     assert names["matrix"].shape == (2, len(TERMINOLOGY))
     assert names["matrix"].loc["Prox1", "CP"] > 0

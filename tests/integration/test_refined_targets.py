@@ -369,6 +369,9 @@ def test_a_batch_takes_the_refinement_of_each_dataset(serve, connect, records, t
     assert str(tmp_path / "fields") in str(caught.value)
     with raises(InputError, "wrong-type"):
         build_many([1, 2], tmp_path / "root", client=client, fields={}, **OPTIONS)
+    with raises(NotFoundError, "refinement-not-found"):
+        build_many([1, 2], tmp_path / "other", client=client, fields=tmp_path / "none", **OPTIONS)
+    assert not (tmp_path / "other").exists()
     (tmp_path / "ids.txt").write_text("1\n2\n")
     options = ("--fields", tmp_path / "fields", "--resolution", 100, "--chunk", 32, "--api-url", client.api_url)
     ran = command("batch", tmp_path / "root", "--ids", tmp_path / "ids.txt", *options)

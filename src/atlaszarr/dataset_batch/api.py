@@ -42,7 +42,7 @@ from ..engine.schedulers import (
     worker_count,
 )
 from ..engine.target_state import LAYOUT, refuse_inside_image, validate_layout, validate_same_request
-from ..errors import AtlaszarrError, InputError, printable
+from ..errors import AtlaszarrError, InputError, NotFoundError, printable
 from ..reference_volumes import open_annotation
 from ..regions.annotation import annotation_levels, annotation_of
 from ..regions.matching import require_matching_level
@@ -162,7 +162,7 @@ def build_many(
     annotation = _annotation(measure, by_hemisphere, views[0], storage_options)
     target = Target.of(root, storage_options)
     reference = _reference(refine, storage_options)
-    refined = _fields(fields, None if reference is None else f"{target.url}/fields")
+    refined = _fields(fields, None if reference is None else f"{target.url}/fields", storage_options)
     request = {
         "layout": LAYOUT,
         "mode": mode,
@@ -287,15 +287,34 @@ def _reference(refine: str | os.PathLike[str] | None, storage_options: Mapping[s
         return location
 
 
-def _fields(fields: str | os.PathLike[str] | None, default: str | None) -> str | None:
-    """The location of the folder of refinements; InputError for fields of a single dataset."""
-    if fields is None or isinstance(fields, str | os.PathLike):
-        return default if fields is None else normalize_folder(fields)
-    raise InputError(
-        f"fields has type {type(fields).__name__}; for many datasets, give the folder that holds the refinement of "
-        "each as <id>",
-        code="wrong-type",
-    )
+def _fields(
+    fields: str | os.PathLike[str] | None, made: str | None, storage_options: Mapping[str, Any] | None
+) -> str | None:
+    """The location of the folder of refinements; those that the batch makes lie at `made` by default.
+
+    Raises
+    ------
+    InputError
+        If they are the fields of a single dataset.
+    NotFoundError
+        If the batch makes none and there is none.
+    """
+    if fields is None:
+        return made
+    if not isinstance(fields, str | os.PathLike):
+        raise InputError(
+            f"fields has type {type(fields).__name__}; for many datasets, give the folder that holds the refinement of "
+            "each as <id>",
+            code="wrong-type",
+        )
+    location = normalize_folder(fields)
+    if made is None and Target.of(location, storage_options if is_url(location) else None).folders() == []:
+        raise NotFoundError(
+            f"{shown(location)} holds no refinement; give a folder that holds the refinement of each dataset as <id>, "
+            "as `atlaszarr batch --refine` writes it",
+            code="refinement-not-found",
+        )
+    return location
 
 
 def _refuse_file(folder: Target) -> None:
