@@ -153,6 +153,7 @@ def test_a_cluster_reads_the_fields_on_its_workers(client, cluster, dataset, fie
     assert contents(targets[0]) == contents(targets[1])
 
 
+@pytest.mark.slow
 def test_a_lazy_volume_with_fields_is_computed_on_a_cluster(client, cluster, dataset, fields):
     opened = open_volume(dataset, client=client, fields=fields, **OPTIONS)
     expected = opened.image.values
@@ -344,6 +345,7 @@ def test_fields_that_do_not_belong_are_refused_before_an_image_is_fetched(serve,
     assert emulator.count("section_image_download") == 0
 
 
+@pytest.mark.slow
 def test_a_preview_shows_the_corrected_places(client, dataset, fields, tmp_path):
     plain, refined = (
         preview(dataset, tmp_path / f"{name}.png", client=client, fields=given).coordinates

@@ -253,6 +253,7 @@ def gone(image_id):
     return [{"match": {"path": f"section_image_download/{image_id}"}, "times": None, "do": "status", "status": 404}]
 
 
+@pytest.mark.slow
 def test_a_missing_image_leaves_the_refinement_unfinished_until_it_is_allowed_or_available(
     flat, annotation, connect, tmp_path
 ):
@@ -310,6 +311,7 @@ def test_the_command_reports_failures_with_exit_code_1(flat, annotation, command
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.slow
 def test_a_picture_shows_the_sections_before_and_after(flat, annotation, connect, tmp_path, suffix):
     client, picture = connect(flat()), tmp_path / f"x.{suffix}"
     options = {"resolution": RESOLUTION, "client": client, "preview": picture}

@@ -70,6 +70,7 @@ def test_sections_without_contrast_do_not_count():
     assert found == {0: "correlation", **dict.fromkeys(blank, "no contrast")}
 
 
+@pytest.mark.slow
 def test_a_section_of_other_regions_is_flagged():
     """Its regions lie elsewhere in the same outline, as in a section that is upside down or far off in depth."""
     inside, labels = np.ones(sections.SHAPE, bool), sections.labels()

@@ -97,6 +97,7 @@ def test_a_section_is_worth_what_it_shows_on_the_unseen_half():
     assert section.weight == section.after.unseen > 0.3
 
 
+@pytest.mark.slow
 def test_labels_that_are_held_out_take_no_part():
     """Tissue within them is shuffled, which changes no grey level of the section."""
     image = sections.draw(sections.constant(3.0, -2.0))
@@ -162,6 +163,7 @@ def test_half_a_section_is_not_kept():
     assert not section.kept
 
 
+@pytest.mark.slow
 def test_the_same_bytes_on_any_number_of_threads():
     images = [sections.draw(sections.constant(2.0, 1.0), seed) for seed in (1, 2)] * 2
     with ThreadPoolExecutor(4) as threads:
