@@ -49,6 +49,8 @@ _UM_IN_MM = 1000
 MOST_PIXELS = 2**24
 #: Bytes of the fields that a process keeps: 110 coronal planes of 25 um.
 KEPT = 2**27
+#: What to do about damage.
+_REPAIR = "run the same `refine` command to repair it"
 _kept = Kept(KEPT)
 
 
@@ -138,7 +140,7 @@ class RefinedFields(SectionFields):
             found = cls(target, int(document["dataset"]), PlaneGrid(plane, grid, mirror), sections)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{name}/{DOCUMENT} is damaged ({brief(error, 150)}); refine the dataset again", code="damaged-metadata"
+                f"{name}/{DOCUMENT} is damaged ({brief(error, 150)}); {_REPAIR}", code="damaged-metadata"
             ) from None
         if not is_finished:
             raise unfinished
@@ -428,11 +430,11 @@ class _StoredField:
             values = array[...]
         except AtlaszarrError as error:
             raise InputError(
-                f"the {name} cannot be read ({brief(error, 150)}); refine the dataset again", code="field-damaged"
+                f"the {name} cannot be read ({str(error).partition('; ')[0]}); {_REPAIR}", code="field-damaged"
             ) from None
         if _digest(values) != self.sha256:
             raise InputError(
-                f"the {name} is not the one that its refinement wrote; refine the dataset again", code="field-damaged"
+                f"the {name} is not the one that its refinement wrote; {_REPAIR}", code="field-damaged"
             )
         return np.ascontiguousarray(values[::-1])
 
