@@ -278,6 +278,23 @@ def test_a_missing_image_leaves_the_refinement_unfinished_until_it_is_allowed_or
     assert everything(target).keys() == everything(tmp_path / "y").keys()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_fields_in_any_store_are_those_on_a_disk_and_serve_a_build(store, annotation, tmp_path, contents):
+    with brains.emulator(CORONAL, images=slice(23, 24)) as running:
+        client = AllenClient(running.url, cache="none", rate=1e9)
+        options = {"resolution": RESOLUTION, "client": client}
+        expected = refine(CORONAL, annotation, tmp_path / "near", **options)
+        url = str(store.url("fields"))
+        report = refine(CORONAL, annotation, url, storage_options=store.options, **options)
+        assert report.sections == expected.sections
+        assert [row.reason for row in report.sections] == ["refined"]
+        assert verify(url, storage_options=store.options).ok
+        for name, fields in (("x", tmp_path / "near"), ("y", RefinedFields.open(url, store.options))):
+            assert build(CORONAL, tmp_path / name, fields=fields, resolution=200, client=client).ok
+    assert contents(tmp_path / "x") == contents(tmp_path / "y")
+
+
 def test_each_image_is_fetched_once(flat, annotation, connect, tmp_path):
     running = flat()
     refine(CORONAL, annotation, tmp_path / "x", resolution=RESOLUTION, client=connect(running))
@@ -291,11 +308,13 @@ def test_a_dry_run_prints_the_table_with_flags_and_writes_nothing(flat, annotati
     ran = command("refine", CORONAL, "--annotation", annotation, "--resolution", RESOLUTION, "--dry-run", *api)
     assert (ran.code, list(tmp_path.iterdir())) == (0, [])
     header, *lines = ran.out.splitlines()
-    assert header.split()[:3] == ["section", "depth", "um"]
+    assert header.split()[:4] == ["section", "added", "depth", "um"]
     numbers = [str(image["section_number"]) for image in brains.records(CORONAL, TWO)[1]]
     assert sorted(line.split()[0] for line in lines[:2]) == sorted(numbers)
     assert all(line.endswith("no contrast  no contrast") for line in lines[:2])
+    assert [line.split()[2:4] for line in lines[:2]] == [["0.00", "0.00"]] * 2
     assert "flags" in ran.out
+    assert "2 of 2 sections are flagged" in ran.out
 
 
 def test_the_command_reports_failures_with_exit_code_1(flat, annotation, command, tmp_path):

@@ -45,9 +45,7 @@ if TYPE_CHECKING:
 )
 @options(WORKERS, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish FIELDS although section images are missing.")
-@click.option(
-    "--dry-run", is_flag=True, help="Fit all sections and print the table with flags; write nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Fit all sections and print the table with flags; write nothing.")
 @options(*IMAGES, *API, *CATALOGUE, *OUTPUT)
 def refine(
     dataset_id: int,

@@ -37,7 +37,7 @@ class SectionRow:
     depth_correction_um : float or None
         What is added to it; also if the section is not kept.
     correlation_before, correlation_after : float or None
-        Of all that is compared. It rises whatever the fit is worth, since it is what the fit maximizes.
+        Of all that is compared. The fit maximizes it, so that a rise says little.
     unseen_before, unseen_after : float or None
         Of the half that was not fitted.
     dice_before, dice_after : float or None
@@ -80,10 +80,10 @@ class Refinement:
     ----------
     dataset : int
     target : str or None
-        The folder FIELDS; None for the registration as it is, of which nothing is written.
+        The folder FIELDS; None if nothing is written.
     state : str
-        Of the target: ``built``, ``resumed``, ``already finished``, ``unfinished`` if images are missing, or ``not refined`` without a
-        target.
+        Of the target: ``built``, ``resumed``, ``already finished``, ``unfinished`` if images are missing, or ``not
+        refined`` without a target.
     sections : tuple of SectionRow
         In order of recorded depth.
     dataset_depth_um : float
@@ -115,8 +115,8 @@ class Refinement:
         if 2 * len(self.flagged) <= judged:
             return ""
         return (
-            f"{len(self.flagged)} of {judged} sections are flagged: the annotation may have another orientation or space, "
-            "or the images may not be brightfield; look at the picture of --preview before you use the fields"
+            f"{len(self.flagged)} of {judged} sections are flagged: the annotation may have another orientation, or "
+            "the images may not be brightfield; look at the picture of --preview before you use the fields"
         )
 
     @property

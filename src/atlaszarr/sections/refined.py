@@ -433,9 +433,7 @@ class _StoredField:
                 f"the {name} cannot be read ({str(error).partition('; ')[0]}); {_REPAIR}", code="field-damaged"
             ) from None
         if _digest(values) != self.sha256:
-            raise InputError(
-                f"the {name} is not the one that its refinement wrote; {_REPAIR}", code="field-damaged"
-            )
+            raise InputError(f"the {name} is not the one that its refinement wrote; {_REPAIR}", code="field-damaged")
         return np.ascontiguousarray(values[::-1])
 
 

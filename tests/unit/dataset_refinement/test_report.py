@@ -68,7 +68,14 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
     assert fourth.reason == "not compared yet"
     table = list(csv.DictReader(io.StringIO(table_of(rows).decode())))
     assert list(table[0]) == [
-        *("image_id", "section_number", "depth_recorded_um", "depth_correction_um", "correlation_before", "correlation_after"),
+        *(
+            "image_id",
+            "section_number",
+            "depth_recorded_um",
+            "depth_correction_um",
+            "correlation_before",
+            "correlation_after",
+        ),
         *("unseen_before", "unseen_after", "dice_before", "dice_after", "affine_um", "deformation_p50_um"),
         *("deformation_p95_um", "jacobian", "kept", "flag", "reason"),
     ]
