@@ -115,8 +115,9 @@ class Refinement:
         if 2 * len(self.flagged) <= judged:
             return ""
         return (
-            f"{len(self.flagged)} of {judged} sections are flagged: the annotation may be the wrong one or have another "
-            "orientation, or the images may not be brightfield; look at the picture of --preview before you use the fields"
+            f"{len(self.flagged)} of {judged} sections are flagged: the annotation may be the wrong one or have "
+            "another orientation, or the images may not be brightfield; look at the picture of --preview before you "
+            "use the fields"
         )
 
     @property
