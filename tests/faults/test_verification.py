@@ -304,7 +304,7 @@ def test_several_defects_are_all_named(target, version):
 def test_an_unfinished_target_is_a_defect(target, version):
     Planter(target, version).edit("zarr.json", lambda a: a["atlaszarr"].update(state="unfinished"))
     (defect,) = verify(target).defects
-    assert defect.kind == "unfinished"
+    assert (defect.kind, str(defect)) == ("unfinished", "the target is unfinished; run the same command to resume")
 
 
 def test_the_command_names_each_defect_on_a_line_and_exits_1(target, version, capsys):

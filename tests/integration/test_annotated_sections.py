@@ -15,7 +15,7 @@ import pytest
 import simplejpeg
 
 from atlaszarr.dataset_build.records import geometry
-from atlaszarr.errors import InputError
+from atlaszarr.errors import AtlaszarrWarning, InputError
 from atlaszarr.geometry.grid import Grid
 from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.testing import Damage, Deformation, Emulator
@@ -244,6 +244,12 @@ def test_a_file_that_is_no_annotation_of_the_adult_mouse_is_one_sentence(tmp_pat
     with pytest.raises(Exception, match=name) as caught, Emulator(annotation=tmp_path / name):
         pass
     assert caught.value.code == code
+
+
+def test_an_orientation_that_mirrors_an_annotation_of_the_ccf_is_a_warning(nrrd):
+    emulator = Emulator(annotation=nrrd, annotation_options={"orientation": "pir"})
+    with pytest.warns(AtlaszarrWarning, match="read as pir, as given"), emulator:
+        pass
 
 
 def test_the_command_names_a_bad_annotation_and_ends_with_2(command, tmp_path):

@@ -107,7 +107,7 @@ def test_the_table_the_document_and_the_fields_agree(served, refined):
         own = document["sections"][row["image_id"]]
         assert (row["kept"], row["reason"], row["flag"]) == ("true", "refined", "")
         assert float(row["depth_recorded_um"]) == section.depth == own["depth_recorded_um"]
-        assert own["depth_correction_um"] == float(row["depth_um"])
+        assert own["depth_correction_um"] == float(row["depth_correction_um"])
         assert float(row["unseen_after"]) > float(row["unseen_before"]) + 0.02
         assert float(row["correlation_after"]) > float(row["correlation_before"])
         assert 0.3 < float(row["jacobian"]) < 1.1
@@ -224,7 +224,7 @@ def test_sections_without_contrast_keep_their_registration(flat, annotation, con
     assert report.ok
     for row in report.sections:
         assert (row.kept, row.reason, row.flag) == (False, "no contrast", "no contrast")
-        assert row.depth_um == 0
+        assert row.depth_correction_um == 0
     fields = RefinedFields.open(tmp_path / "x")
     assert not any(section.field for section in fields.sections.values())
     assert verify(tmp_path / "x").ok
@@ -244,7 +244,7 @@ def test_the_old_phantom_whose_greys_no_region_explains_is_not_moved(made_once, 
         after = planes(client, CORONAL, fields)
     for row in report.sections:
         assert not row.kept, row
-        assert abs(row.depth_um) <= 100, row
+        assert abs(row.depth_correction_um) <= 100, row
     for one, other in zip(before.displacements, after.displacements, strict=True):
         np.testing.assert_allclose(np.asarray(one.coordinates()), np.asarray(other.coordinates()), atol=1.0)
 
@@ -264,7 +264,7 @@ def test_a_missing_image_leaves_the_refinement_unfinished_until_it_is_allowed_or
     assert (report.ok, report.state, [f.request.image_id for f in report.failures]) == (False, "unfinished", [lost])
     (row,) = [row for row in rows(target) if row["image_id"] == str(lost)]
     assert row["reason"].startswith("image missing: ")
-    assert (row["kept"], row["depth_um"], row["unseen_after"]) == ("false", "", "")
+    assert (row["kept"], row["depth_correction_um"], row["unseen_after"]) == ("false", "", "")
     with raises(InputError, "refinement-unfinished"):
         RefinedFields.open(target)
     assert refine(CORONAL, annotation, target, allow_missing=True, **options).state == "resumed"
@@ -277,6 +277,23 @@ def test_a_missing_image_leaves_the_refinement_unfinished_until_it_is_allowed_or
     assert (repaired.state, repaired.failures) == ("resumed", ())
     assert repaired.sections == refine(CORONAL, annotation, tmp_path / "y", **options).sections
     assert everything(target).keys() == everything(tmp_path / "y").keys()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_fields_in_any_store_are_those_on_a_disk_and_serve_a_build(store, annotation, tmp_path, contents):
+    with brains.emulator(CORONAL, images=slice(23, 24)) as running:
+        client = AllenClient(running.url, cache="none", rate=1e9)
+        options = {"resolution": RESOLUTION, "client": client}
+        expected = refine(CORONAL, annotation, tmp_path / "near", **options)
+        url = str(store.url("refinement"))
+        report = refine(CORONAL, annotation, url, storage_options=store.options, **options)
+        assert report.sections == expected.sections
+        assert [row.reason for row in report.sections] == ["refined"]
+        assert verify(url, storage_options=store.options).ok
+        for name, fields in (("x", tmp_path / "near"), ("y", RefinedFields.open(url, store.options))):
+            assert build(CORONAL, tmp_path / name, fields=fields, resolution=200, client=client).ok
+    assert contents(tmp_path / "x") == contents(tmp_path / "y")
 
 
 def test_each_image_is_fetched_once(flat, annotation, connect, tmp_path):
@@ -292,11 +309,13 @@ def test_a_dry_run_prints_the_table_with_flags_and_writes_nothing(flat, annotati
     ran = command("refine", CORONAL, "--annotation", annotation, "--resolution", RESOLUTION, "--dry-run", *api)
     assert (ran.code, list(tmp_path.iterdir())) == (0, [])
     header, *lines = ran.out.splitlines()
-    assert header.split()[:3] == ["section", "depth", "um"]
+    assert header.split()[:4] == ["section", "added", "depth", "um"]
     numbers = [str(image["section_number"]) for image in brains.records(CORONAL, TWO)[1]]
     assert sorted(line.split()[0] for line in lines[:2]) == sorted(numbers)
     assert all(line.endswith("no contrast  no contrast") for line in lines[:2])
+    assert [line.split()[2:4] for line in lines[:2]] == [["0.00", "0.00"]] * 2
     assert "flags" in ran.out
+    assert "2 of 2 sections are flagged" in ran.out
 
 
 def test_the_command_reports_failures_with_exit_code_1(flat, annotation, command, tmp_path):

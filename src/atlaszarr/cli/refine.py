@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "hold_out",
     multiple=True,
     metavar="ACRONYM",
-    help="Leave this structure out of the fit, by acronym, name or id, for judging; repeatable.",
+    help="Leave this structure out of the fit within the plane, by acronym, name or id, for judging; repeatable.",
 )
 @click.option("--terminology", metavar="CSV", help="Terminology of --hold-out [by manifest, or next to ANNOTATION].")
 @click.option(
@@ -45,9 +45,7 @@ if TYPE_CHECKING:
 )
 @options(WORKERS, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish FIELDS although section images are missing.")
-@click.option(
-    "--dry-run", is_flag=True, help="Print the table of the registration as it is, with flags; write nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Fit all sections and print the table with flags; write nothing.")
 @options(*IMAGES, *API, *CATALOGUE, *OUTPUT)
 def refine(
     dataset_id: int,
@@ -114,7 +112,7 @@ def refine(
 #: Columns of the printed table: header, attribute of a row, and digits.
 _COLUMNS = (
     ("section", "section_number", None),
-    ("depth um", "depth_um", 0),
+    ("added depth um", "depth_correction_um", 0),
     ("unseen before", "unseen_before", 2),
     ("after", "unseen_after", 2),
     ("dice before", "dice_before", 2),
@@ -139,4 +137,11 @@ def _echo(report: Refinement) -> None:
 def _rounded(value: Any, digits: int | None) -> Any:
     if value is None or digits is None:
         return "" if value is None else value
-    return round(value, digits) if digits else round(value)
+    return _Hundredths(value) if digits else round(value)
+
+
+class _Hundredths(float):
+    """A number that is printed with two digits, so that the points of a column lie below each other; without -0.00."""
+
+    def __str__(self) -> str:
+        return f"{self:z.2f}"

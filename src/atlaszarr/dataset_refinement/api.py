@@ -51,7 +51,7 @@ from .job import RefinementJob, judge, score
 from .picture import Layout, draw_refinement, thumbnails
 from .report import Depths, Refinement, rows_of
 
-#: Sections under way for each worker, in a report of the registration as it is.
+#: Sections under way for each worker, in a report without a target.
 _WINDOW = 4
 #: Libraries whose versions are recorded, since the fields depend on them.
 _LIBRARIES = ("numpy", "scipy", "SimpleITK", "simplejpeg")
@@ -93,12 +93,13 @@ def refine(
         Path or URL of an annotation of the reference space of the dataset: an OME-Zarr of labels, any other file that
         `atlaszarr.build_atlas` accepts, or an annotation set or an atlas as in `atlaszarr.region_volumes`.
     target : str or path-like, optional
-        The folder FIELDS: a local path, or any URL that fsspec opens. Without it nothing is written: the report is of
-        the registration as it is.
+        The folder FIELDS: a local path, or any URL that fsspec opens. Without it nothing is written: sections are
+        fitted for the report alone, and fields of neighbours are not made to agree.
     template : str or path-like, optional
         Path or URL of a template in the same space, which tells depths better than labels do.
     hold_out : str or sequence of str or int
-        Structures, by acronym, name or id, that take no part in the fit, with their descendants.
+        Structures, by acronym, name or id, that take no part in the fit within the plane, with their descendants. The
+        depth is found with all structures, and the figures count all.
     terminology : Terminology, str or path-like, optional
         The structures of `hold_out`. Default: those of the annotation, if it has a terminology.
     resolution : float
@@ -245,7 +246,7 @@ def _labels(
 
 
 def _as_it_is(comparison: Comparison, client: AllenClient, running: Scheduler, progress: Progress | None) -> Refinement:
-    """The report of the registration as it is: sections are fitted for their flags, and nothing is written."""
+    """The report without a target: sections are fitted for their figures and flags, and nothing is written."""
     dataset, shared, report = comparison.dataset, running.share(comparison), progress or (lambda *_: None)
     images = [
         running.fetch(client.try_fetch, request) for request in comparison.options.aligned(dataset).imaged.requests

@@ -162,10 +162,11 @@ def _draw_caption(paper: Paper, left: float, bottom: float, width: float, row: S
     number = str(row.section_number)
     paper.text(left, bottom - 0.03, number, weight="bold", va="bottom")
     words = "image missing"
-    if row.unseen_before is not None and row.unseen_after is not None and row.depth_um is not None:
-        words = f"depth {round(row.depth_um):+d} um, unseen half {row.unseen_before:.2f} to {row.unseen_after:.2f}"
+    added, before, after = row.depth_correction_um, row.unseen_before, row.unseen_after
+    if added is not None and before is not None and after is not None:
+        words = f"depth {round(added):+d} um, unseen half {before:.2f} to {after:.2f}"
         words += ("" if row.kept else ", as recorded") + (f"  FLAG: {row.flag}" if row.flag else "")
     room = width - text_width(number, 8.0, "bold") - 0.1
     size = min(_FONT, _FONT * room / text_width(words, _FONT))
-    colour = _RED if row.flag or row.depth_um is None else GREY
+    colour = _RED if row.flag or added is None else GREY
     paper.text(left + width, bottom - 0.03, words, color=colour, ha="right", va="bottom", size=size)

@@ -34,10 +34,10 @@ class SectionRow:
     image_id, section_number : int
     depth_recorded_um : float
         Depth of the section in the stack of sections by its record.
-    depth_um : float or None
-        What is added to it.
+    depth_correction_um : float or None
+        What is added to it; also if the section is not kept.
     correlation_before, correlation_after : float or None
-        Of all that is compared.
+        Of all that is compared. The fit maximizes it, so that a rise says little.
     unseen_before, unseen_after : float or None
         Of the half that was not fitted.
     dice_before, dice_after : float or None
@@ -56,7 +56,7 @@ class SectionRow:
     image_id: int
     section_number: int
     depth_recorded_um: float
-    depth_um: float | None = None
+    depth_correction_um: float | None = None
     correlation_before: float | None = None
     correlation_after: float | None = None
     unseen_before: float | None = None
@@ -80,10 +80,10 @@ class Refinement:
     ----------
     dataset : int
     target : str or None
-        The folder FIELDS; None for the registration as it is, of which nothing is written.
+        The folder FIELDS; None if nothing is written.
     state : str
-        ``built``, ``resumed``, ``already finished``, ``unfinished`` if images are missing, or ``not refined`` without a
-        target.
+        Of the target: ``built``, ``resumed``, ``already finished``, ``unfinished`` if images are missing, or ``not
+        refined`` without a target.
     sections : tuple of SectionRow
         In order of recorded depth.
     dataset_depth_um : float
@@ -107,6 +107,18 @@ class Refinement:
     def flagged(self) -> tuple[SectionRow, ...]:
         """The sections with a flag."""
         return tuple(row for row in self.sections if row.flag)
+
+    @property
+    def warning(self) -> str:
+        """Why not to believe the refinement as a whole: more than half of its sections are flagged; else empty."""
+        judged = sum(row.correlation_before is not None for row in self.sections)
+        if 2 * len(self.flagged) <= judged:
+            return ""
+        return (
+            f"{len(self.flagged)} of {judged} sections are flagged: the annotation may be the wrong one or have "
+            "another orientation, or the images may not be brightfield; look at the picture of --preview before you "
+            "use the fields"
+        )
 
     @property
     def table(self) -> pd.DataFrame:
@@ -136,6 +148,7 @@ class Refinement:
             ("sections", f"{len(self.sections)}, {kept} of them refined within the plane"),
             ("depth of the dataset", f"{round(self.dataset_depth_um):+d} um"),
             ("flags", ", ".join(f"{count} {flag}" for flag, count in sorted(found.items())) or "none"),
+            *([("warning", self.warning)] if self.warning else []),
         ]
         if judged:
             names = ("correlation_before", "correlation_after", "unseen_before", "unseen_after")
@@ -231,7 +244,7 @@ def rows_of(
         rows.append(
             SectionRow(
                 *named,
-                depth_um=depths.of[k],
+                depth_correction_um=depths.of[k],
                 correlation_before=before.correlation,
                 correlation_after=after.correlation,
                 unseen_before=before.unseen,

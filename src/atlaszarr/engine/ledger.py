@@ -150,7 +150,7 @@ class Defect:
         ``unfinished``, ``ledger``, ``missing``, ``truncated``, ``altered``, ``undecodable``, ``extra``, ``metadata``,
         ``inconsistent``, ``label`` or ``index``.
     key : str
-        Of the object.
+        Of the object; empty for the whole target.
     text : str
         What is wrong with the object.
     task : tuple or None
@@ -163,7 +163,7 @@ class Defect:
     task: Task | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.text}"
+        return f"{self.key}: {self.text}" if self.key else self.text
 
 
 def record(target: Target, done: Mapping[Task, Entry]) -> None:

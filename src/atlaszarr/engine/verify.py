@@ -122,7 +122,7 @@ def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:
         lost = Defect(kind, name, text), Defect("ledger", COMPACT, "is missing or cannot be read")
         return VerifyReport(target.url, 0, 0, lost)
     if root["state"] != FINISHED:
-        unfinished = Defect("unfinished", "", "is unfinished; build again to resume")
+        unfinished = Defect("unfinished", "", "the target is unfinished; run the same command to resume")
         return VerifyReport(target.url, 0, 0, (unfinished,))
     validate_layout(target, root["request"])
     recorded = ledger.read(target, finished=True)

@@ -17,8 +17,9 @@ from .arrays import points_of, sampled
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: Pixels that are joined at the two levels of resolution, and the standard deviation of the smoothing in pixels.
-_SHRINKING, _SMOOTHING = (4, 2), (2.0, 1.0)
+#: Pixels that are joined at the two levels of resolution, and the standard deviation of the smoothing in pixels. The
+#: deformation that follows corrects what the full resolution would add.
+_JOINED, _SMOOTHING = (4, 2), (2.0, 1.0)
 #: Of the descent: longest and shortest step in pixels, most steps, and what a step is multiplied with on a turn.
 _STEP, _SHORTEST, _STEPS, _RELAXATION = 0.25, 1e-3, 100, 0.6
 
@@ -72,7 +73,7 @@ def _fit(sitk: Any, target: Array, image: Array, target_mask: Mask, image_mask: 
         _STEP, _SHORTEST, _STEPS, relaxationFactor=_RELAXATION, gradientMagnitudeTolerance=1e-6
     )
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel(_SHRINKING)
+    method.SetShrinkFactorsPerLevel(_JOINED)
     method.SetSmoothingSigmasPerLevel(_SMOOTHING)
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetInitialTransform(transform, inPlace=True)

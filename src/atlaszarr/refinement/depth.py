@@ -18,13 +18,15 @@ from .section import check_libraries, validate_section
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: Offsets of depth in um at which a section is compared.
+#: Offsets of depth in um at which a section is compared. Datasets off by 400 um with sections 400 um more are found;
+#: the last offset leaves room beyond.
 OFFSETS: Array = np.arange(-900.0, 901.0, 100.0)
 #: A section is far off if its depth is corrected by more than this, in um.
 FAR = 300.0
-#: The least unexplained share of the variance that counts.
+#: The least unexplained share of the variance that counts: its logarithm is finite.
 _LEAST_UNEXPLAINED = 1e-3
-#: Offsets that are compared with an offset lie further from it than this, in um.
+#: Offsets that are compared with an offset lie further from it than this, in um: nearer ones show nearly the same
+#: regions.
 _NEAR = 200.0
 #: What a section must gain by a correction of its own, its lead there, and the lead of a clear fit: parts of the rise.
 _GAIN, _LEAD, _CLEAR = 0.3, 0.12, 0.07
@@ -128,7 +130,8 @@ def correct_depths(depths: ArrayLike, scores: ArrayLike) -> DepthCorrection:
     sections of their curves is highest. A curve is minus the logarithm of the unexplained share of the variance, and
     the rise of the dataset is the median over sections of how far the highest point of a curve lies above its median. A
     section has a correction of its own if its curve is higher there than at the offset of the dataset by over 0.3 of
-    the rise, and than at all offsets more than 200 um from its highest point by over 0.12 of it.
+    the rise, and than at all offsets more than 200 um from its highest point by over 0.12 of it. What is highest at the
+    first or last offset is not corrected, since its peak lies beyond.
     """
     recorded, values = np.asarray(depths, np.float64), np.asarray(scores, np.float64)
     if recorded.ndim != 1 or values.shape != (len(recorded), len(OFFSETS)):
@@ -142,12 +145,13 @@ def correct_depths(depths: ArrayLike, scores: ArrayLike) -> DepthCorrection:
     if not curves.any():
         return DepthCorrection(0.0, np.zeros(len(curves)), *np.zeros((2, len(curves)), bool))
     rise = float(np.median(highest - np.median(curves, axis=1)))
-    dataset = _peak(np.median(curves - highest[:, np.newaxis], axis=0))
+    common = _peak(np.median(curves - highest[:, np.newaxis], axis=0))
+    dataset = common if _is_peak(common) else 0.0
     own = np.array([_peak(curve) for curve in curves])
     gains = highest - [float(np.interp(dataset, OFFSETS, curve)) for curve in curves]
     is_better = gains > _GAIN * rise
     leads = np.array([_lead(curve, peak) for curve, peak in zip(curves, own, strict=True)])
-    found = np.where(is_better & (leads > _LEAD * rise), own, dataset)
+    found = np.where(is_better & _is_peak(own) & (leads > _LEAD * rise), own, dataset)
     clear = np.array([_lead(curve, peak) for curve, peak in zip(curves, found, strict=True)]) > _CLEAR * rise
     far = (np.abs(dataset) > FAR) | (is_better & (np.abs(own - dataset) > FAR))
     return DepthCorrection(dataset, found, far, clear)
@@ -162,6 +166,12 @@ def _peak(scores: Array) -> float:
     bend = low - 2.0 * middle + high
     shift = 0.5 * (low - high) / bend if bend < 0 else 0.0
     return float(OFFSETS[best] + min(max(shift, -1.0), 1.0) * (OFFSETS[1] - OFFSETS[0]))
+
+
+def _is_peak(offsets: ArrayLike) -> Mask:
+    """Whether the highest points of curves are peaks: that of one that is highest at its end lies beyond."""
+    values = np.asarray(offsets, np.float64)
+    return np.asarray((values > OFFSETS[0]) & (values < OFFSETS[-1]))
 
 
 def _lead(curve: Array, offset: float) -> float:

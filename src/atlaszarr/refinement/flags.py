@@ -8,9 +8,11 @@ import numpy as np
 
 from .section import LARGEST_AFFINE, LEAST_DICE, LEAST_JACOBIAN, RefinedSection
 
-#: Fewer sections than this are not compared with each other.
+#: Fewer sections than this are not compared with each other, since some of them may be bad.
 LEAST_SECTIONS = 8
-#: A section is flagged whose correlation is below this part of the median of the dataset.
+#: A section is flagged whose correlation is below this part of the median of the dataset. A first version had 0.72 for
+#: good sections, 0.66 to 0.69 for those with tears and holes, and at most 0.38 for those upside down, half lost or 500
+#: um off.
 LEAST_CORRELATION = 0.6
 
 

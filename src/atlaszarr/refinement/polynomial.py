@@ -15,11 +15,12 @@ from .regions import PlaneRegions
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: Degree of the polynomials in x and y.
+#: Degree of the polynomials in x and y: the warp makes up for errors within the plane, which would hide the depth.
 _DEGREE = 3
 #: Standard deviation of the smoothing of the section in pixels, and steps, at each level.
 _LEVELS = ((2.0, 6), (1.0, 6))
 #: What a coefficient of 1 pixel adds to the logarithm of the unexplained share: a constant, linear and higher terms.
+#: They keep the warp from fitting the texture.
 _COSTS = (3e-5, 3e-4, 1e-3)
 #: The unit of the polynomials, as a multiple of the root mean square distance of the brain from its centre.
 _UNIT = 1.5

@@ -29,21 +29,26 @@ Reason = Literal["refined", "no rise on the unseen half", "no contrast", "affine
 _LIBRARIES = {"SimpleITK": "SimpleITK", "scipy": "SciPy"}
 #: Pixel size at which sections are fitted, in um.
 FITTED = 50.0
-#: Times that the affine and the deformation are fitted, each time to means made anew.
+#: Times that the affine and the deformation are fitted, each time to means made anew. An affine starts from the one
+#: before; a deformation starts from 0, so that what it did for worse means is not kept.
 _AFFINES, _DEFORMATIONS = 2, 3
 #: Standard deviation of the smoothing of the means that an affine and a deformation are fitted to, in pixels.
 _AFFINE_SMOOTHING, _MEANS_SMOOTHING = 1.0, 0.8
-#: Side of the squares of the checkerboard whose colours are fitted and judged, in um.
+#: Side of the squares of the checkerboard whose colours are fitted and judged, in um. A deformation is smoothed by 0.7
+#: mm, so that what it does in a black square follows from the white ones around: it fits there only if it is right.
 _SQUARE = 1000.0
-#: Pixels of the fitted grid between what is judged and the outline of the brain.
+#: Pixels of the fitted grid between what is judged and the outline of the brain: the outline fits whatever the regions
+#: do.
 _INNER = RADIUS + 1
-#: The least rise of the local correlation on the unseen half for which a section is moved, and as a part of it before.
+#: The least rise of the local correlation on the unseen half for which a section is moved, and as a part of it before,
+#: so that a section that fits well is not moved by noise. In a first version that of the real section rose by 0.08.
 LEAST_RISE, LEAST_GAIN = 0.02, 0.2
 #: The least correlation on the unseen half, fitted or not, of a section whose regions differ.
 LEAST_UNSEEN = 0.01
-#: The least share of the variance within the brain that the regions explain.
+#: The least share of the variance within the brain that the regions explain, where the record puts the section.
 LEAST_EXPLAINED = 0.02
-#: The hard limits: displacement of the affine in um, Jacobian, Dice of the tissue and the brain.
+#: The hard limits: displacement of the affine in um, Jacobian, Dice of the tissue and the brain. Good sections of the
+#: benchmark keep away from them (the least Jacobian is 0.50), half a section does not.
 LARGEST_AFFINE, LEAST_JACOBIAN, LEAST_DICE = 1000.0, 0.3, 0.9
 
 
@@ -55,7 +60,7 @@ class Figures:
     ----------
     correlation : float
         The median of the local correlation between the section and the means of its regions, over tissue of the
-        brain at least 250 um from its outline.
+        brain at least 250 um from its outline. The fit maximizes it.
     unseen : float
         The same over the squares of a checkerboard that were not fitted, with the means of the other squares.
     dice : float
@@ -84,13 +89,15 @@ class RefinedSection:
         ``refined``; or why it is not kept: ``no rise on the unseen half``, ``no contrast``; or a hard limit that it
         exceeds: ``affine``, ``jacobian``, ``tissue``.
     before, after : Figures
-        Of the recorded and of the fitted registration.
+        Of the registration that is given, and of the fitted one: of the fit to the white squares if that is not kept,
+        otherwise of the fit to all, except `unseen`, which is always of the fit to the white squares.
     affine : float
         Median displacement by the fitted affine over the brain, in um.
     deformation : tuple of float
         Median and 95th percentile of the displacement by the fitted deformation over the brain, in um.
     jacobian : float
-        Least determinant of the Jacobian of the fitted registration.
+        Least determinant of the Jacobian of the fitted registration, over the whole plane: a fold outside the brain
+        counts too.
     """
 
     field: Array

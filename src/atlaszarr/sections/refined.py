@@ -50,6 +50,8 @@ _UM_IN_MM = 1000
 MOST_PIXELS = 2**24
 #: Bytes of the fields that a process keeps: 110 coronal planes of 25 um.
 KEPT = 2**27
+#: What to do about damage.
+_REPAIR = "run the same `refine` command to repair it"
 _kept = Kept(KEPT)
 
 
@@ -128,9 +130,7 @@ class RefinedFields(SectionFields):
         except InputError:  # another program wrote it, or it is damaged
             if body is None:
                 raise absent from None
-            raise InputError(
-                f"{name}/zarr.json is damaged; refine the dataset again", code="damaged-metadata"
-            ) from None
+            raise InputError(f"{name}/zarr.json is damaged; {_REPAIR}", code="damaged-metadata") from None
         unfinished = InputError(
             f"refinement {name} is unfinished; run the same `refine` command to resume it", code="refinement-unfinished"
         )
@@ -151,7 +151,7 @@ class RefinedFields(SectionFields):
             size = math.prod(found.pixels.shape)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise InputError(
-                f"{name}/{DOCUMENT} is damaged ({reason_of(error)}); refine the dataset again", code="damaged-metadata"
+                f"{name}/{DOCUMENT} is damaged ({reason_of(error)}); {_REPAIR}", code="damaged-metadata"
             ) from None
         if not is_finished:
             raise unfinished
@@ -456,17 +456,16 @@ class _StoredField:
                 raise  # the store has failed
             if error.code == "array-not-found":
                 raise InputError(
-                    f"the {name} is missing; refine the dataset again or, on a cluster, give fields that all workers "
-                    "reach",
+                    f"the {name} is missing; {_REPAIR} or, on a cluster, give fields that all workers reach",
                     code="field-damaged",
                 ) from None
             raise InputError(
-                f"the {name} is damaged ({reason_of(error)}); refine the dataset again", code="field-damaged"
+                f"the {name} cannot be read ({str(error).partition('; ')[0]}); {_REPAIR}", code="field-damaged"
             ) from None
         if _digest(values) != self.sha256:
             raise InputError(
                 f"the {name} is damaged, or was written again since the fields were opened; open them again or, if "
-                "they are still refused, refine the dataset again",
+                f"they are still refused, {_REPAIR}",
                 code="field-damaged",
             )
         return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import InputError
+from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import reference_space
 from ..geometry.voxel_size import um
 from ..reference_volumes import ReferenceVolume, open_annotation
@@ -80,6 +81,11 @@ def open_annotated_brain(
         labels.
     NotFoundError, SourceError, TargetError
         Same as in `open_annotation`.
+
+    Warns
+    -----
+    AtlaszarrWarning
+        If the orientation or the voxel size contradicts the annotation.
     """
     with temporary_folder() as folder:
         given: dict[str, Any] = {
@@ -89,6 +95,8 @@ def open_annotated_brain(
         }
         with open_annotation(annotation, folder, **given) as volume:
             _refuse_other_space(volume)
+            for remark in volume.contradictions:
+                warnings.warn(remark, AtlaszarrWarning, stacklevel=4)
             brain = _kept(volume, folder)
         yield brain
 

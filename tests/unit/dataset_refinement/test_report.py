@@ -62,13 +62,20 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
     assert (first.correlation_before, first.correlation_after) == (0.15, 0.65)
     assert (first.unseen_before, first.unseen_after) == (0.05, 0.6)
     assert (first.dice_before, first.dice_after, first.jacobian) == (0.92, 0.96, 0.8)
-    assert (first.kept, first.flag, first.reason, first.depth_um) == (True, "", "refined", 40.0)
+    assert (first.kept, first.flag, first.reason, first.depth_correction_um) == (True, "", "refined", 40.0)
     assert (second.kept, second.flag, second.jacobian) == (False, "depth", 0.7)
-    assert (third.reason, third.kept, third.depth_um) == ("image missing: status 404", False, None)
+    assert (third.reason, third.kept, third.depth_correction_um) == ("image missing: status 404", False, None)
     assert fourth.reason == "not compared yet"
     table = list(csv.DictReader(io.StringIO(table_of(rows).decode())))
     assert list(table[0]) == [
-        *("image_id", "section_number", "depth_recorded_um", "depth_um", "correlation_before", "correlation_after"),
+        *(
+            "image_id",
+            "section_number",
+            "depth_recorded_um",
+            "depth_correction_um",
+            "correlation_before",
+            "correlation_after",
+        ),
         *("unseen_before", "unseen_after", "dice_before", "dice_after", "affine_um", "deformation_p50_um"),
         *("deformation_p95_um", "jacobian", "kept", "flag", "reason"),
     ]
@@ -89,3 +96,16 @@ def test_the_report_is_shown_as_text_as_a_table_and_in_notebooks(dataset):
     html = report._repr_html_()
     assert f"section {dataset.sections[4].section_number} (image {dataset.sections[4].image_id}): depth" in html
     assert not Refinement(dataset.id, "x", "unfinished", rows, 0.0, ()).ok
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_flags_of_more_than_half_of_the_sections_that_have_images_are_a_warning(dataset, more):
+    *seen, last = dataset.sections
+    far = len(seen) // 2 + more
+    fits = {k: fit().to_json() for k in range(len(seen))}
+    depths = Depths(25.0, dict.fromkeys(fits, 25.0), frozenset(range(far)))
+    rows = rows_of(dataset, depths, fits, {}, {last.image_id: "status 404"})
+    report = Refinement(dataset.id, "x", "built", rows, 25.0, ())
+    assert len(report.flagged) == far
+    assert report.warning.startswith(f"{far} of {len(seen)} sections are flagged") == bool(more)
+    assert ("warning" in dict(report.describe())) == bool(more)

@@ -130,8 +130,13 @@ def test_a_section_that_fits_elsewhere_is_far_even_if_it_is_not_corrected():
     assert not found.clear[9]
 
 
-def test_a_highest_score_at_the_last_offset_is_taken_as_it_is():
-    assert correct_depths([0.0], [curve(2000.0, width=900.0)]).dataset == OFFSETS[-1]
+def test_a_highest_score_at_the_last_offset_is_no_peak():
+    outside = curve(2000.0, width=900.0)
+    of_dataset = correct_depths([0.0], [outside])
+    assert (of_dataset.dataset, of_dataset.sections.tolist(), of_dataset.far.tolist()) == (0.0, [0.0], [True])
+    of_section = correct_depths(np.arange(10) * 200.0, [*[curve(60.0)] * 9, outside])
+    assert of_section.sections[9] == of_section.dataset
+    assert of_section.far[9]
 
 
 def test_no_sections_need_no_correction():

@@ -474,6 +474,8 @@ def test_a_field_that_differs_from_what_was_written_is_refused(tmp_path, dataset
     with raises(InputError, "field-damaged") as caught:
         stack.sections_by_chunk(64)
     assert str(ids[2]) in str(caught.value)
+    assert str(caught.value).endswith("run the same `refine` command to repair it")
+    assert "Error(" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
