@@ -107,7 +107,7 @@ def test_the_table_the_document_and_the_fields_agree(served, refined):
         own = document["sections"][row["image_id"]]
         assert (row["kept"], row["reason"], row["flag"]) == ("true", "refined", "")
         assert float(row["depth_recorded_um"]) == section.depth == own["depth_recorded_um"]
-        assert own["depth_correction_um"] == float(row["depth_correction_um"])
+        assert own["depth_correction_um"] == float(row["depth_um"])
         assert float(row["unseen_after"]) > float(row["unseen_before"]) + 0.02
         assert float(row["correlation_after"]) > float(row["correlation_before"])
         assert 0.3 < float(row["jacobian"]) < 1.1
@@ -224,7 +224,7 @@ def test_sections_without_contrast_keep_their_registration(flat, annotation, con
     assert report.ok
     for row in report.sections:
         assert (row.kept, row.reason, row.flag) == (False, "no contrast", "no contrast")
-        assert row.depth_correction_um == 0
+        assert row.depth_um == 0
     fields = RefinedFields.open(tmp_path / "x")
     assert not any(section.field for section in fields.sections.values())
     assert verify(tmp_path / "x").ok
@@ -244,7 +244,7 @@ def test_the_old_phantom_whose_greys_no_region_explains_is_not_moved(made_once, 
         after = planes(client, CORONAL, fields)
     for row in report.sections:
         assert not row.kept, row
-        assert abs(row.depth_correction_um) <= 100, row
+        assert abs(row.depth_um) <= 100, row
     for one, other in zip(before.displacements, after.displacements, strict=True):
         np.testing.assert_allclose(np.asarray(one.coordinates()), np.asarray(other.coordinates()), atol=1.0)
 
@@ -264,7 +264,7 @@ def test_a_missing_image_leaves_the_refinement_unfinished_until_it_is_allowed_or
     assert (report.ok, report.state, [f.request.image_id for f in report.failures]) == (False, "unfinished", [lost])
     (row,) = [row for row in rows(target) if row["image_id"] == str(lost)]
     assert row["reason"].startswith("image missing: ")
-    assert (row["kept"], row["depth_correction_um"], row["unseen_after"]) == ("false", "", "")
+    assert (row["kept"], row["depth_um"], row["unseen_after"]) == ("false", "", "")
     with raises(InputError, "refinement-unfinished"):
         RefinedFields.open(target)
     assert refine(CORONAL, annotation, target, allow_missing=True, **options).state == "resumed"

@@ -112,7 +112,7 @@ def refine(
 #: Columns of the printed table: header, attribute of a row, and digits.
 _COLUMNS = (
     ("section", "section_number", None),
-    ("added depth um", "depth_correction_um", 0),
+    ("added depth um", "depth_um", 0),
     ("unseen before", "unseen_before", 2),
     ("after", "unseen_after", 2),
     ("dice before", "dice_before", 2),

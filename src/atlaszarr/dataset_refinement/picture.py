@@ -162,7 +162,7 @@ def _draw_caption(paper: Paper, left: float, bottom: float, width: float, row: S
     number = str(row.section_number)
     paper.text(left, bottom - 0.03, number, weight="bold", va="bottom")
     words = "image missing"
-    added, before, after = row.depth_correction_um, row.unseen_before, row.unseen_after
+    added, before, after = row.depth_um, row.unseen_before, row.unseen_after
     if added is not None and before is not None and after is not None:
         words = f"depth {round(added):+d} um, unseen half {before:.2f} to {after:.2f}"
         words += ("" if row.kept else ", as recorded") + (f"  FLAG: {row.flag}" if row.flag else "")

@@ -34,7 +34,7 @@ class SectionRow:
     image_id, section_number : int
     depth_recorded_um : float
         Depth of the section in the stack of sections by its record.
-    depth_correction_um : float or None
+    depth_um : float or None
         What is added to it; also if the section is not kept.
     correlation_before, correlation_after : float or None
         Of all that is compared. The fit maximizes it, so that a rise says little.
@@ -56,7 +56,7 @@ class SectionRow:
     image_id: int
     section_number: int
     depth_recorded_um: float
-    depth_correction_um: float | None = None
+    depth_um: float | None = None
     correlation_before: float | None = None
     correlation_after: float | None = None
     unseen_before: float | None = None
@@ -244,7 +244,7 @@ def rows_of(
         rows.append(
             SectionRow(
                 *named,
-                depth_correction_um=depths.of[k],
+                depth_um=depths.of[k],
                 correlation_before=before.correlation,
                 correlation_after=after.correlation,
                 unseen_before=before.unseen,

@@ -62,9 +62,9 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
     assert (first.correlation_before, first.correlation_after) == (0.15, 0.65)
     assert (first.unseen_before, first.unseen_after) == (0.05, 0.6)
     assert (first.dice_before, first.dice_after, first.jacobian) == (0.92, 0.96, 0.8)
-    assert (first.kept, first.flag, first.reason, first.depth_correction_um) == (True, "", "refined", 40.0)
+    assert (first.kept, first.flag, first.reason, first.depth_um) == (True, "", "refined", 40.0)
     assert (second.kept, second.flag, second.jacobian) == (False, "depth", 0.7)
-    assert (third.reason, third.kept, third.depth_correction_um) == ("image missing: status 404", False, None)
+    assert (third.reason, third.kept, third.depth_um) == ("image missing: status 404", False, None)
     assert fourth.reason == "not compared yet"
     table = list(csv.DictReader(io.StringIO(table_of(rows).decode())))
     assert list(table[0]) == [
@@ -72,7 +72,7 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
             "image_id",
             "section_number",
             "depth_recorded_um",
-            "depth_correction_um",
+            "depth_um",
             "correlation_before",
             "correlation_after",
         ),
