@@ -10,14 +10,17 @@ from ..errors import InputError
 Array = NDArray[np.float64]
 
 #: How many neighbours on each side are needed.
-WINDOW = 8
+WINDOW = 12
 #: Standard deviation of the weight of a neighbour by its distance in depth, in um.
-_DISTANCE = 600.0
+_DISTANCE = 650.0
 #: How far a field departs from those of its neighbours by the errors of the fit: its affine part and the rest, in um.
 #: The median error of fitted fields of clean and torn sections in the benchmark is 16 to 28 um.
 _AFFINE_ERROR, _REST_ERROR = 30.0, 50.0
 #: A departure of more than so many errors counts as true if the section fits at least this part as well as the others.
 _CLEAR, _AS_WELL = 3.0, 0.8
+#: Squared departures of up to so many squared errors are errors: otherwise sections keep a few per cent of their own,
+#: which is rougher along depth than fields that are smooth.
+_MARGIN = 1.5
 
 
 def coherent(fields: ArrayLike, depths: ArrayLike, weights: ArrayLike, middle: int) -> Array:
@@ -51,9 +54,9 @@ def coherent(fields: ArrayLike, depths: ArrayLike, weights: ArrayLike, middle: i
     to a local linear regression along depth (Cleveland 1979, Journal of the American Statistical Association 74,
     829-836), in which a section far from the others counts little. The share s of its departure that a section keeps
     is that of the variance between sections in the variance of the departures, s = v / (v + e^2), for an error e of the
-    fit of 30 um in the affine and 50 um in the rest: v is the median over the neighbours of d^2 - e^2, at least 0, for
-    the departure d of each from the regression of the others. If the section itself departs by more than 3 e and fits
-    its tissue nearly as well as the others do, v is its own.
+    fit of 30 um in the affine and 50 um in the rest: v is the median over the neighbours of d^2 - 1.5 e^2, at least 0,
+    for the departure d of each from the regression of the others. If the section itself departs by more than 3 e and
+    fits its tissue nearly as well as the others do, v is its own.
     """
     values, places, worth = (np.asarray(each, np.float64) for each in (fields, depths, weights))
     if values.ndim != 4 or values.shape[1] != 2 or not places.shape == worth.shape == values.shape[:1]:
@@ -102,7 +105,7 @@ def _mixture(part: Array, depths: Array, worth: Array, own: int, error: float) -
     others = np.arange(count) != own
     scale = 2.0 * max(error**2, float(np.median(squares)))
     weights = worth / (1.0 + squares / scale)
-    between = max(float(np.median(squares[others])) - error**2, 0.0)
+    between = max(float(np.median(squares[others])) - _MARGIN * error**2, 0.0)
     square = departure(own, weights)
     if square > (_CLEAR * error) ** 2 and worth[own] >= _AS_WELL * float(np.median(worth[others])):
         between = max(between, square - error**2)
