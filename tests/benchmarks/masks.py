@@ -26,6 +26,7 @@ REQUIREMENTS = [
     "dask",
     "meshio==5.3.5",
     "ngff-zarr==0.50.0",
+    "numba==0.68.1",
     "ome-zarr<0.17",
     "pandas==3.1.1",
     "pyarrow==26.0.1",
