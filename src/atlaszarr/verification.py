@@ -10,7 +10,7 @@ from .annotation_set import masks  # noqa: F401 - a kind of multiscale that the 
 from .assets.names import below
 from .atlas.verify import verify_atlas
 from .dataset_batch.journal import BATCH, finished_targets
-from .dataset_refinement import files  # noqa: F401 - another one
+from .dataset_refinement import files  # noqa: F401 - a kind of multiscale that the engine does not import
 from .engine.ledger import Defect
 from .engine.verify import VerifyReport, verify_image
 from .errors import InputError, TargetError

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from .. import credit
 from ..allen.client import AllenClient
 from ..allen.images import MissingImage, SectionImage
-from ..boxes import Region
 from ..dataset_build.records import check_same_images, missing
 from ..engine.array_layout import ArrayLayout, Encoding
-from ..engine.blocks import Block, Done, Made, naming, put
+from ..engine.blocks import Done, Made, naming, put
 from ..engine.job import ImageJob
 from ..engine.ledger import Defect, Entry, Ledger, Task
 from ..engine.lock import Owner
@@ -78,7 +77,7 @@ class RefinementJob(ImageJob):
     ) -> None:
         ids = [section.image_id for section in comparison.dataset.sections]
         root = Root(DEFAULT_VERSION, request, credit.SECTIONS)
-        super().__init__(RefinementFiles.of(target, ids), root, {"": {}}, _no_block)
+        super().__init__(RefinementFiles.of(target, ids), root, {"": {}})
         self.files = lambda _: (TABLE, DOCUMENT)
         #: Missing images by name.
         self.failures: dict[str, MissingImage] = {}
@@ -266,10 +265,6 @@ def score(comparison: Comparison, position: int, image: SectionImage | MissingIm
 def judge(comparison: Comparison, position: int, image: SectionImage, correction: float) -> dict[str, Any]:
     """What is recorded of the fit of a section."""
     return comparison.fit(position, correction, image).to_json()
-
-
-def _no_block(level: int, region: Region, inputs: Sequence[Any]) -> Block:
-    raise NotImplementedError("a refinement has no blocks")
 
 
 def _write_scores(

@@ -108,8 +108,8 @@ class ImageJob(Job):
     root : Root
     groups : mapping
         OME-Zarr metadata of each group by its path, "" for the root; the key ``atlaszarr`` holds atlaszarr's own.
-    source : callable
-        Computes blocks, see `blocks.BlockSource`.
+    source : callable, optional
+        Computes blocks, see `blocks.BlockSource`. None for a job that starts other tasks.
     together : callable, optional
         Sorts the blocks of a pass into groups; the blocks of a group are computed in one call.
     notes : callable
@@ -124,7 +124,7 @@ class ImageJob(Job):
     multiscale: Multiscale
     root: Root
     groups: Mapping[str, Mapping[str, Any]]
-    source: BlockSource
+    source: BlockSource | None = None
     together: Callable[[Sequence[Index]], Sequence[Sequence[Index]]] | None = None
     notes: Callable[[Mapping[str, Any]], None] = lambda _: None
     held: Callable[[Region], Sequence[Future]] = lambda _: ()
