@@ -79,7 +79,7 @@ def write_multiscales(
 
     Parameters
     ----------
-    image : zarr, dask or numpy array, xarray.DataArray or NgffImage, or xarray.Dataset
+    image : path or URL of a zarr array; zarr, dask or numpy array, xarray.DataArray or NgffImage; or xarray.Dataset
         An array has the shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); without named axes it has (y, x), (z, y, x)
         or (c, z, y, x) by its number of axes. Named axes may have any order, and others of length 1, which are dropped.
         Any integer or floating point dtype, or bool.
@@ -110,9 +110,10 @@ def write_multiscales(
         Identifies the image when a target is resumed or is finished already: a target of another identity is not
         overwritten. Default for a zarr array on a local disk: its path and the sizes and modification times of its
         files (a change is missed if a file keeps its size and changes within one tick of the file system's clock).
-        Default for any other array: dask's token, which differs between processes for some sources, and the files of
-        the local zarr arrays that it reads. dask's token of an array on an object store consists of its URL and
-        metadata: give an identity if such an array may change.
+        Default for the URL of a zarr array: the URL and the metadata. Default for any other array: dask's token, which
+        differs between processes for some sources, and the files of the local zarr arrays that it reads. dask's token
+        of an array on an object store consists of its URL and metadata: give an identity if an array that is not on a
+        local disk may change.
     storage_options, scheduler, workers, overwrite, take_over, progress
         Same as in `atlaszarr.build`.
 

@@ -31,6 +31,7 @@ PACKAGES = ("numpy", "zarr", "dask", "numcodecs", "ngff-zarr", "tensorstore", "s
 
 SIZES = {"labels": 1320 * 800 * 1140 * 4 / 1e6, "intensity": 3 * 528 * 320 * 456 / 1e6}  # MB
 OURS, PUBLISHED = "atlaszarr", "atlaszarr, factors 2.5, 2, 2, chunks of 80 and 64"
+OPENED = "atlaszarr, opened by zarr-python"
 COMPUTED = "atlaszarr, a dask array"
 SLICED = "atlaszarr, a slice of a dask array"
 NGFF_LABELS = ("DASK_IMAGE_MODE",)
@@ -196,6 +197,7 @@ def intensity(bench: Bench) -> None:
         "Intensity",
         [
             bench.ours("intensity"),
+            bench.ours("intensity", OPENED, way="opened"),
             bench.ours("intensity", COMPUTED, way="computed"),
             bench.ours("intensity", SLICED, way="sliced"),
             *(bench.ngff("intensity", method) for method in NGFF_INTENSITY),

@@ -80,16 +80,18 @@ def start(library: str) -> None:
 
 
 def atlaszarr(source: str, target: str, way: str = "stored", report: str | None = None, **options: Any) -> None:
-    """The source as it is stored, or as a dask array.
+    """The source by its path, opened by zarr-python, or as a dask array.
 
     `computed`: something is computed for each chunk, if only itself; `sliced`: less a voxel at each side; `memory`, and
     `numpy` without dask: read before.
     """
-    import zarr
-
     from atlaszarr.writing import write_multiscales
 
-    array: Any = zarr.open_array(source, mode="r")
+    array: Any = source
+    if way != "stored":
+        import zarr
+
+        array = zarr.open_array(source, mode="r")
     if way in ("memory", "numpy"):
         chunks, array = array.chunks, array[:]
     if way in ("computed", "sliced", "memory"):

@@ -1,6 +1,6 @@
 """Shape, chunks, shards and codecs of a zarr array: its metadata, and the bytes of its objects.
 
-An object is a chunk or a shard. The bytes are the same as those of zarr-python; the tests compare the two. zarr-python
+An object is a chunk or a shard. All bytes are the same as those of zarr-python; the tests compare the two. zarr-python
 decodes the codecs that `codecs` does not know, one object at a time.
 """
 
@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from numbers import Integral
 from typing import Any, Literal
 
@@ -25,8 +25,8 @@ from .codecs import (
     CODECS,
     V2,
     decompressed,
+    described,
     encoded_size,
-    for_zarr,
     outer_start,
     v3_name,
     with_checksum,
@@ -211,7 +211,12 @@ class ArrayLayout:
         dimension_names : tuple of str, optional
             Names of the axes; zarr format 2 does not store them.
         """
-        return dict(_documents(self, dimension_names))
+        found = (
+            {".zarray": _document_v2(self), ".zattrs": {}}
+            if self.zarr_format == 2
+            else {"zarr.json": _document_v3(self, dimension_names)}
+        )
+        return {name: json.dumps(document, indent=2).encode() for name, document in found.items()}
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -491,28 +496,51 @@ def _cell(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(i * n, (i + 1) * n) for i, n in zip(corner, size, strict=True))
 
 
-@lru_cache(maxsize=256)
-def _documents(layout: ArrayLayout, dimension_names: tuple[str, ...] | None) -> dict[str, bytes]:
-    """See `ArrayLayout.documents`; a build asks for them at its begin and at its end."""
-    import zarr
+def _document_v3(layout: ArrayLayout, dimension_names: Sequence[str] | None) -> dict[str, Any]:
+    """The content of ``zarr.json``, as zarr-python writes it."""
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    others = [described(codec, 3, layout.dtype.itemsize) for codec in layout.codecs or ()]
+    codecs = [little if layout.dtype.itemsize > 1 else {"name": "bytes"}, *others]
+    if layout.unit != layout.chunk:
+        index = [little, described("crc32c", 3, 8)]
+        shard = {"chunk_shape": layout.chunk, "codecs": codecs, "index_codecs": index, "index_location": "end"}
+        codecs = [{"name": _SHARDS, "configuration": shard}]
+    return {
+        "shape": layout.shape,
+        "data_type": layout.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": layout.unit}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": layout.separator}},
+        "fill_value": _as_json(layout.fill),
+        "codecs": codecs,
+        "attributes": {},
+        **({} if dimension_names is None else {"dimension_names": dimension_names}),
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
 
-    options: dict[str, Any] = {"zarr_format": layout.zarr_format}
-    if layout.zarr_format == 2:
-        options["chunk_key_encoding"] = {"name": "v2", "separator": layout.separator}
-    else:
-        shards = layout.unit if layout.unit != layout.chunk else None
-        options |= {"dimension_names": dimension_names, "shards": shards}
-    store: dict[str, Any] = {}
-    zarr.create_array(
-        store,
-        shape=layout.shape,
-        chunks=layout.chunk,
-        dtype=layout.stored,
-        fill_value=layout.fill,
-        compressors=[for_zarr(codec, layout.zarr_format) for codec in layout.codecs or ()],
-        **options,
-    )
-    return {name: body.to_bytes() for name, body in store.items()}
+
+def _document_v2(layout: ArrayLayout) -> dict[str, Any]:
+    """The content of ``.zarray``, as zarr-python writes it."""
+    (codec,) = layout.codecs or ()
+    return {
+        "shape": layout.shape,
+        "chunks": layout.chunk,
+        "dtype": layout.stored,
+        "fill_value": _as_json(layout.fill),
+        "order": "C",
+        "filters": None,
+        "dimension_separator": layout.separator,
+        "compressor": described(codec, 2, layout.dtype.itemsize),
+        "zarr_format": 2,
+    }
+
+
+def _as_json(fill: float) -> float | str:
+    """A fill value in metadata."""
+    if math.isfinite(fill):
+        return fill
+    return "NaN" if math.isnan(fill) else "Infinity" if fill > 0 else "-Infinity"
 
 
 def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:

@@ -13,7 +13,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs import LZ4, Blosc, GZip, Zstd
+from numcodecs import LZ4, Blosc, GZip
 from numcodecs import zstd as _zstd
 
 #: A higher level of zstd hardly makes labels and smooth images smaller, and makes encoding the bottleneck.
@@ -166,15 +166,24 @@ def decompressed(body: Any, codecs: Sequence[str], size: int) -> Any:
     return body
 
 
-def for_zarr(codec: str, zarr_format: int) -> Any:
-    """The codec of zarr-python that writes the same bytes."""
-    if zarr_format == 2:
-        return {"zstd": Zstd(level=_ZSTD_LEVEL), "blosc": _blosc(), "gzip": GZip()}[codec]
-    from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
+def described(codec: str, zarr_format: int, itemsize: int) -> dict[str, Any]:
+    """The metadata of a codec that arrays are written with.
 
-    return {
-        "zstd": ZstdCodec(level=_ZSTD_LEVEL),
-        "blosc": BloscCodec(cname="zstd", clevel=_BLOSC_LEVEL, shuffle="shuffle"),
-        "gzip": GzipCodec(),
-        "crc32c": Crc32cCodec(),
-    }[codec]
+    Parameters
+    ----------
+    codec : str
+        ``zstd``, ``blosc`` or ``crc32c``.
+    zarr_format : int
+    itemsize : int
+        Bytes of a value.
+    """
+    if codec == "crc32c":
+        return {"name": codec}
+    if zarr_format == 2:
+        levels = {"level": _ZSTD_LEVEL}
+        blosc = {"cname": "zstd", "clevel": _BLOSC_LEVEL, "shuffle": Blosc.SHUFFLE, "blocksize": 0}
+        return {"id": codec, **(levels if codec == "zstd" else blosc)}
+    options: dict[str, Any] = {"level": _ZSTD_LEVEL, "checksum": False}
+    if codec == "blosc":
+        options = {"typesize": itemsize, "cname": "zstd", "clevel": _BLOSC_LEVEL, "shuffle": "shuffle", "blocksize": 0}
+    return {"name": codec, "configuration": options}

@@ -17,7 +17,7 @@ from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .ome import Geometry, microns_in
 from .selections import Selection, StoredPart, index_of, source_of
-from .zarr_reader import StoredArray, target_of
+from .zarr_reader import StoredArray, read_document, target_of
 
 #: Limits of the search for stores: tasks of a dask layer, and levels of nested objects.
 _TASKS = 1000
@@ -35,7 +35,8 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
 
     Parameters
     ----------
-    image : zarr, dask or numpy array, or anything that dask accepts as one; xarray.DataArray or NgffImage
+    image : path or URL of a zarr array; zarr, dask or numpy array, or anything that dask accepts as one;
+        xarray.DataArray or NgffImage
 
     Returns
     -------
@@ -49,7 +50,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     ------
     InputError
         If the axes are not y, x, optionally with z and c, in any order, another axis is longer than 1, the image is
-        masked, or its grid is not regular.
+        masked, its grid is not regular, or a path or URL has no zarr array.
     """
     dims = getattr(image, "dims", None)
     array = readable(image if dims is None else image.data)
@@ -100,10 +101,12 @@ def readable(data: Any) -> Any:
 
     A `StoredArray` for a zarr array, a `StoredPart` for slices of one, a NumPy array as it is, else a dask array.
     """
+    if isinstance(data, str | os.PathLike):
+        data = _at(data)
+    if isinstance(data, np.ndarray | StoredArray):
+        return data
     if _is_zarr(data):
         return StoredArray.of(data) or data
-    if isinstance(data, np.ndarray):
-        return data
     import dask.array as da
 
     try:
@@ -118,6 +121,23 @@ def readable(data: Any) -> Any:
     if stored is None or selection.at == tuple(map(range, stored.shape)):
         return stored or array
     return StoredPart(stored, selection.at)
+
+
+def _at(location: str | os.PathLike[str]) -> Any:
+    """The zarr array at a path or URL: a `StoredArray`, or a ``zarr.Array`` if only that reads its chunks alone."""
+    target = Target.of(location)
+    for name in ("zarr.json", ".zgroup"):
+        if (document := read_document(target, name)) is not None and document.get("node_type") != "array":
+            raise InputError(
+                f"{target.url} is a group of zarr arrays; give the path of one of them, such as {target.url}/0",
+                code="not-an-array",
+            )
+    stored = StoredArray.at(target)
+    if stored.is_read_by_chunk:
+        return stored
+    import zarr
+
+    return zarr.open_array(target.url, mode="r")
 
 
 def _stored(source: Any) -> StoredArray | None:
@@ -230,11 +250,13 @@ def identity_of(array: Any) -> str:
     """Identify an array of `opened`: equal arrays have the same text in every process, and different ones do not.
 
     For a zarr array on a local disk: its path, and a digest of the sizes and modification times of its files. A change
-    that keeps the size of a file, within one tick of the file system's clock, goes unnoticed. For any other array: the
-    token of dask, and the same digest of each local zarr array that it reads.
+    that keeps the size of a file, within one tick of the file system's clock, goes unnoticed. For one that is given by
+    its URL: the URL and the metadata. For any other array: the token of dask, and the same digest of each local zarr
+    array that it reads.
     """
     if isinstance(array, StoredArray):
-        return _files(array.target.url)
+        url = array.target.url
+        return _files(url) if array.target.is_local else f"{array.layout} of {url}"
     if isinstance(array, StoredPart):
         return f"{identity_of(array.stored)}, {', '.join(map(str, array.at))}"
     if _is_zarr(array) and (target := target_of(array)) is not None and target.is_local:

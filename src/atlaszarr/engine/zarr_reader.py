@@ -96,9 +96,13 @@ class StoredArray:
             layout = ArrayLayout.of(array.metadata.to_dict())
         except (ValueError, LookupError, TypeError):  # zarr-python may read it
             return None
-        if layout.codecs is None or layout.unit != layout.chunk:
-            return None
-        return cls(target, layout)
+        stored = cls(target, layout)
+        return stored if stored.is_read_by_chunk else None
+
+    @property
+    def is_read_by_chunk(self) -> bool:
+        """Whether a chunk is read alone, without zarr-python: it has no shards, and codecs that are decoded here."""
+        return self.layout.codecs is not None and self.layout.unit == self.layout.chunk
 
     def labels(self) -> StoredArray:
         """The array along its last three axes (z, y, x), if it holds labels.

@@ -119,11 +119,23 @@ def test_an_unknown_compressor_is_refused():
     assert "gzip" in str(caught.value)
 
 
-@pytest.mark.parametrize(("dtype", "fill"), [("bool", 1), ("u1", 0), ("u8", 1), ("f2", 0), ("f4", np.nan), ("f8", 1)])
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [
+        ("bool", 1),
+        ("u1", 0),
+        ("i2", -3),
+        ("u8", 2**64 - 1),
+        ("f2", 0.1),
+        ("f4", np.nan),
+        ("f4", np.inf),
+        ("f8", -np.inf),
+    ],
+)
 @pytest.mark.parametrize("compressor", ["zstd", "blosc"])
 @pytest.mark.parametrize(("zarr_format", "shard"), [(2, None), (3, None), (3, (8, 6, 15))])
-def test_the_metadata_equals_that_of_zarr_python(tmp_path, dtype, fill, compressor, zarr_format, shard):
-    names = ("z", "y", "x")
+@pytest.mark.parametrize("names", [("z", "y", "x"), None])
+def test_the_metadata_equals_that_of_zarr_python(tmp_path, dtype, fill, compressor, zarr_format, shard, names):
     v3 = {"shards": shard, "dimension_names": names}
     v2 = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
     zarr.create_array(
