@@ -325,10 +325,12 @@ def absent_of(array: Any) -> AbsentChunks | None:
 def _files(folder: str) -> str:
     known = hashlib.blake2b(digest_size=16)
     for path, _, names in sorted(os.walk(folder)):
+        # As text: objects of `pathlib` take three times as long.
+        below = path[len(folder) :].lstrip(os.sep).replace(os.sep, "/")
         for name in sorted(names):
-            file = Path(path, name)
-            status = file.stat()
-            known.update(f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
+            status = os.stat(f"{path}/{name}")  # noqa: PTH116
+            line = f"{below}/{name} {status.st_size} {status.st_mtime_ns}\n"
+            known.update(line.lstrip("/").encode())
     return f"files {known.hexdigest()} of {folder}"
 
 
