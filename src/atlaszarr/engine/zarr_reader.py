@@ -181,9 +181,10 @@ class StoredArray:
         for region, values in self.read(self.layout.units(box) if units is None else units, box):
             if values.shape == shape:
                 return values
-            whole = np.full(shape, self.layout.fill, self.dtype) if whole is None else whole
+            if whole is None:  # all objects that a box touches cover it
+                whole = np.empty(shape, self.dtype) if units is None else self._filled(shape)
             whole[within(region, box)] = values
-        return np.full(shape, self.layout.fill, self.dtype) if whole is None else whole
+        return self._filled(shape) if whole is None else whole
 
     def read(
         self, units: Iterable[Sequence[int]], box: Sequence[slice] | None = None
@@ -239,7 +240,7 @@ class StoredArray:
     def _values(self, key: str, body: bytes | None, box: tuple[slice, ...]) -> NDArray[Any]:
         """Decode a box, relative to the object; without a body it has the fill value."""
         if body is None:
-            return np.full([axis.stop - axis.start for axis in box], self.layout.fill, self.dtype)
+            return self._filled([axis.stop - axis.start for axis in box])
         try:
             return self.layout.decode(body, box)
         except ValueError as error:
@@ -247,6 +248,9 @@ class StoredArray:
                 f"{self.target.url}/{key} is damaged ({reason_of(error)}); build or fetch it again",
                 code="damaged-chunk",
             ) from None
+
+    def _filled(self, shape: Sequence[int]) -> NDArray[Any]:
+        return np.full(shape, self.layout.fill, self.dtype)
 
     def _parts(self, region: tuple[slice, ...]) -> Iterator[tuple[slice, ...]]:
         """A region of an object, split into chunks if it is too large to be decoded at once."""
