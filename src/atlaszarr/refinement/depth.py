@@ -28,8 +28,8 @@ _LEAST_UNEXPLAINED = 1e-3
 #: Offsets that are compared with an offset lie further from it than this, in um: nearer ones show nearly the same
 #: regions.
 _NEAR = 200.0
-#: The least correction of a section's own, in um: smaller ones are no larger than their error, and make the depths of
-#: sections that are cut at regular intervals irregular.
+#: The least departure of a section from the depth of its dataset, in um: smaller ones are about as large as their
+#: errors, and make the depths of sections irregular that are cut at regular intervals.
 _LEAST_OWN = 100.0
 #: What a section must gain by a correction of its own, its lead there, and the lead of a clear fit: parts of the rise.
 _GAIN, _LEAD, _CLEAR = 0.3, 0.12, 0.07
