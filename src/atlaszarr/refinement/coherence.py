@@ -10,7 +10,7 @@ from ..errors import InputError
 Array = NDArray[np.float64]
 
 #: How many neighbours on each side are needed.
-WINDOW = 12
+WINDOW = 24
 #: Fields that are smooth in depth: their standard deviation, and the distance over which they change, in um. The
 #: likelihood of the fitted affine parts of coronal datasets in the benchmark is highest at 100 um or more and 2000 to
 #: 2500 um; of what is less smooth, a part are errors that neighbours share.
