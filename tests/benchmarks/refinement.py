@@ -175,12 +175,13 @@ def refine(brain: StainedBrain, plane: Plane, section: Section, correction: floa
 
 
 def agree(refined: list[RefinedSection], depths: np.ndarray) -> list[np.ndarray]:
-    found = []
-    for index in range(len(refined)):
-        window = range(max(index - WINDOW, 0), min(index + WINDOW + 1, len(refined)))
+    order = np.argsort(depths, kind="stable")
+    found = [refined[0].field] * len(refined)
+    for at, index in enumerate(order):
+        window = order[max(at - WINDOW, 0) : at + WINDOW + 1]
         fields = [refined[k].field for k in window]
         weights = [refined[k].weight for k in window]
-        found.append(coherent(fields, depths[list(window)], weights, index - window[0]))
+        found[index] = coherent(fields, depths[window], weights, min(at, WINDOW))
     return found
 
 

@@ -28,6 +28,9 @@ _LEAST_UNEXPLAINED = 1e-3
 #: Offsets that are compared with an offset lie further from it than this, in um: nearer ones show nearly the same
 #: regions.
 _NEAR = 200.0
+#: The least departure of a section from the depth of its dataset, in um: smaller ones are about as large as their
+#: errors, and make the depths of sections irregular that are cut at regular intervals.
+_LEAST_OWN = 100.0
 #: What a section must gain by a correction of its own, its lead there, and the lead of a clear fit: parts of the rise.
 _GAIN, _LEAD, _CLEAR = 0.3, 0.12, 0.07
 
@@ -130,8 +133,9 @@ def correct_depths(depths: ArrayLike, scores: ArrayLike) -> DepthCorrection:
     sections of their curves is highest. A curve is minus the logarithm of the unexplained share of the variance, and
     the rise of the dataset is the median over sections of how far the highest point of a curve lies above its median. A
     section has a correction of its own if its curve is higher there than at the offset of the dataset by over 0.3 of
-    the rise, and than at all offsets more than 200 um from its highest point by over 0.12 of it. What is highest at the
-    first or last offset is not corrected, since its peak lies beyond.
+    the rise, and than at all offsets more than 200 um from its highest point by over 0.12 of it, and the correction
+    differs from that of the dataset by over 100 um. What is highest at the first or last offset is not corrected, since
+    its peak lies beyond.
     """
     recorded, values = np.asarray(depths, np.float64), np.asarray(scores, np.float64)
     if recorded.ndim != 1 or values.shape != (len(recorded), len(OFFSETS)):
@@ -151,7 +155,8 @@ def correct_depths(depths: ArrayLike, scores: ArrayLike) -> DepthCorrection:
     gains = highest - [float(np.interp(dataset, OFFSETS, curve)) for curve in curves]
     is_better = gains > _GAIN * rise
     leads = np.array([_lead(curve, peak) for curve, peak in zip(curves, own, strict=True)])
-    found = np.where(is_better & _is_peak(own) & (leads > _LEAD * rise), own, dataset)
+    departs = is_better & (leads > _LEAD * rise) & (np.abs(own - dataset) > _LEAST_OWN)
+    found = np.where(departs & _is_peak(own), own, dataset)
     clear = np.array([_lead(curve, peak) for curve, peak in zip(curves, found, strict=True)]) > _CLEAR * rise
     far = (np.abs(dataset) > FAR) | (is_better & (np.abs(own - dataset) > FAR))
     return DepthCorrection(dataset, found, far, clear)

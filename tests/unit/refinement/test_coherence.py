@@ -49,7 +49,7 @@ def test_errors_of_single_sections_are_smoothed_and_the_truth_stays():
     found = all_coherent(fitted)
     assert roughness(fitted) > 5 * roughness(truth)
     assert roughness(found) < 1.25 * roughness(truth)
-    assert rms(found - truth) < 0.6 * rms(fitted - truth)
+    assert rms(found - truth) < 0.5 * rms(fitted - truth)
 
 
 def test_a_field_that_is_linear_in_depth_is_not_changed():
@@ -57,7 +57,7 @@ def test_a_field_that_is_linear_in_depth_is_not_changed():
     fields = slope * (1.0 + DEPTHS / 3000.0).reshape(-1, 1, 1, 1)
     found = all_coherent(fields)
     assert np.abs(found - fields)[8:-8].max() < 0.5
-    assert np.abs(found - fields).max() < 6
+    assert np.abs(found - fields).max() < 3
 
 
 def test_sections_mounted_each_in_its_way_keep_their_affines():
@@ -67,7 +67,7 @@ def test_sections_mounted_each_in_its_way_keep_their_affines():
     truth = waves(DEPTHS) + parts[0] + parts[1] * x + parts[2] * y
     fitted = truth + noise(3)
     found = all_coherent(fitted)
-    assert rms(found - truth) < 0.85 * rms(fitted - truth)
+    assert rms(found - truth) < 0.75 * rms(fitted - truth)
 
 
 def test_an_outlier_is_damped_unless_its_tissue_shows_it():
@@ -76,12 +76,35 @@ def test_an_outlier_is_damped_unless_its_tissue_shows_it():
     fields[7] += np.array([250.0, -150.0])[:, np.newaxis, np.newaxis]
     weights = np.full(COUNT, 0.5)
     kept = all_coherent(fields, weights)
-    assert rms(kept[7] - fields[7]) < 15
+    assert rms(kept[7] - fields[7]) < 20
     weights[7] = 0.2
     damped = all_coherent(fields, weights)
-    assert rms(damped[7] - truth[7]) < 0.3 * rms(fields[7] - truth[7])
+    assert rms(damped[7] - truth[7]) < 0.1 * rms(fields[7] - truth[7])
     # It moves its neighbours less than it would if it counted as much as they do.
-    assert rms(damped[6] - truth[6]) < 20
+    assert rms(damped[6] - truth[6]) < 15
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.2])
+def test_a_slightly_larger_departure_changes_the_field_slightly(weight):
+    fields = waves(DEPTHS) + noise(4, 15.0)
+    weights = np.full(COUNT, 0.5)
+    weights[7] = weight
+    found = []
+    for size in range(0, 400, 5):
+        departing = fields.copy()
+        departing[7] += size * np.array([0.8, -0.6])[:, np.newaxis, np.newaxis]
+        found.append(coherent(departing[: 8 + WINDOW], DEPTHS[: 8 + WINDOW], weights[: 8 + WINDOW], 7))
+    steps = np.sqrt((np.diff(found, axis=0) ** 2).sum(axis=1).mean(axis=(1, 2)))
+    assert steps.max() < 12
+
+
+def test_sections_enter_and_leave_the_window_without_a_step():
+    depths = np.arange(9 + WINDOW) * 200.0
+    fields = waves(depths)
+    changed = fields.copy()
+    changed[-1] += 60.0
+    first, second = (coherent(each, depths, np.ones(len(depths)), 8) for each in (fields, changed))
+    assert rms(second - first) < 0.2
 
 
 def test_a_section_that_keeps_its_registration_is_neither_changed_nor_counted():

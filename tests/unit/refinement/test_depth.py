@@ -121,6 +121,16 @@ def test_all_sections_share_the_correction_of_the_dataset(shift, far):
     assert (found.far == far).all()
 
 
+@pytest.mark.parametrize("departure", [-160.0, -70.0, 70.0, 160.0])
+def test_a_section_departs_by_more_than_the_error_of_its_depth_or_not_at_all(departure):
+    curves = [*[curve(60.0, width=120.0)] * 9, curve(60.0 + departure, width=120.0)]
+    found = correct_depths(np.arange(10) * 200.0, curves)
+    expected = departure if abs(departure) > 100 else 0.0
+    assert found.sections[9] - found.dataset == pytest.approx(expected, abs=20)
+    assert (found.sections[:9] == found.dataset).all()
+    assert found.clear.all()
+
+
 def test_a_section_that_fits_elsewhere_is_far_even_if_it_is_not_corrected():
     broad = curve(60.0)
     unclear = np.where(OFFSETS >= 400.0, 0.5, 0.1)
