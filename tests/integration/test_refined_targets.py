@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from atlaszarr import (
     verify,
 )
 from atlaszarr.errors import InputError, NotFoundError
-from atlaszarr.sections.refined import DOCUMENT, alignment_digest
+from atlaszarr.geometry.plane import PLANES
+from atlaszarr.sections.refined import DOCUMENT, alignment_digest, refinement_document
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from copied_datasets import copies
-from refined_folders import wave, write_refinement
+from refined_folders import pixels, wave, write_refinement
 
 #: The dataset of `dataset`: coronal, six sections 100 um apart.
 DATASET = 74272479
@@ -333,13 +335,14 @@ def test_a_target_is_not_written_into_the_fields_it_is_made_of(client, dataset, 
 def test_fields_that_do_not_belong_are_refused_before_an_image_is_fetched(serve, connect, dataset, fields, opener):
     emulator = serve()
     client = connect(emulator)
-    text = json.loads((fields / DOCUMENT).read_text())
-    (fields / DOCUMENT).write_text(json.dumps(text | {"dataset": 5}))
-    with raises(InputError, "wrong-dataset"):
-        opener(dataset, client=client, fields=fields)
-    (fields / DOCUMENT).write_text(json.dumps(text | {"plane": "sagittal"}))
-    with raises(InputError, "wrong-plane"):
-        opener(dataset, client=client, fields=fields)
+    own, turned = pixels(dataset), replace(pixels(dataset), plane=PLANES["sagittal"])
+    for code, other, over in (
+        ("wrong-dataset", replace(dataset, id=5), own),
+        ("wrong-plane", dataset, turned),
+    ):
+        (fields / DOCUMENT).write_bytes(refinement_document(other, over, {dataset.sections[0].image_id: 40.0}, {}))
+        with raises(InputError, code):
+            opener(dataset, client=client, fields=fields)
     with raises(NotFoundError, "refinement-not-found"):
         opener(dataset, client=client, fields=fields.parent)
     assert emulator.count("section_image_download") == 0

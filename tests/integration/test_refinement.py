@@ -93,7 +93,9 @@ def test_fields_bring_tissue_nearer_to_where_it_belongs(served, refined, id):
     after = brains.registration_errors(emulator, planes(client, id, RefinedFields.open(refined(id))))
     medians = [(np.median(before[image]), np.median(after[image])) for image in before]
     assert all(end < 0.65 * start for start, end in medians), medians
-    assert verify(refined(id)).ok
+    validated = verify(refined(id))
+    assert (validated.ok, validated.sections, validated.fields) == (True, len(medians), len(medians))
+    assert validated.extent.endswith(f"objects, the fields of {len(medians)} of {len(medians)} sections")
 
 
 @pytest.mark.slow
@@ -219,7 +221,7 @@ def test_a_section_far_off_in_depth_is_flagged(annotation):
     assert [row.image_id for row in report.flagged] == [bad]
 
 
-def test_sections_without_contrast_keep_their_registration(flat, annotation, connect, tmp_path):
+def test_sections_without_contrast_keep_their_registration(flat, annotation, connect, command, tmp_path):
     report = refine(CORONAL, annotation, tmp_path / "x", resolution=RESOLUTION, client=connect(flat()))
     assert report.ok
     for row in report.sections:
@@ -227,8 +229,26 @@ def test_sections_without_contrast_keep_their_registration(flat, annotation, con
         assert row.depth_um == 0
     fields = RefinedFields.open(tmp_path / "x")
     assert not any(section.field for section in fields.sections.values())
-    assert verify(tmp_path / "x").ok
     assert not list((tmp_path / "x").glob("*.ome.zarr"))
+    validated = verify(tmp_path / "x")
+    assert (validated.ok, validated.sections, validated.fields) == (True, 2, 0)
+    ran = command("verify", tmp_path / "x")
+    assert ran.out == f"sound: {tmp_path / 'x'} (0 objects, the fields of 0 of 2 sections)\n"
+
+
+@pytest.mark.slow
+def test_an_edited_depth_is_refused_and_the_same_command_repairs_it(flat, annotation, connect, tmp_path):
+    options = {"resolution": RESOLUTION, "client": connect(flat())}
+    refine(CORONAL, annotation, tmp_path / "x", **options)
+    path = tmp_path / "x/atlaszarr/refinement.json"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b'"depth_correction_um": 0.0', b'"depth_correction_um": 90.0', 1))
+    assert not verify(tmp_path / "x").ok
+    with raises(InputError, "damaged-metadata"):
+        build(CORONAL, tmp_path / "y", fields=tmp_path / "x", client=options["client"])
+    assert not (tmp_path / "y").exists()
+    assert refine(CORONAL, annotation, tmp_path / "x", **options).ok
+    assert path.read_bytes() == before
 
 
 @pytest.mark.slow

@@ -317,5 +317,5 @@ def verify(target: str, deep: bool, storage_options: dict[str, Any], as_json: bo
     for defect in report.defects:
         echo(f"{defect.kind}: {defect}")
     found = "sound" if report.ok else "1 defect" if len(report.defects) == 1 else f"{len(report.defects)} defects"
-    echo(f"{found}: {report.target} ({report.objects:,} objects, the levels of {report.blocks:,} blocks)")
+    echo(f"{found}: {report.target} ({report.extent})")
     return 0 if report.ok else 1
