@@ -188,13 +188,30 @@ def test_fields_in_any_store_build_the_same_target(client, dataset, ids, fields,
     url = str(store.url("fields"))
     corrections = dict.fromkeys(ids, 40.0) | {ids[4]: 120.0}
     write_refinement(url, dataset, corrections, values, options=store.options)
-    targets = [tmp_path / "near.ome.zarr", tmp_path / "far.ome.zarr"]
-    opened = RefinedFields.open(url, store.options)
-    for target, given in zip(targets, (fields, opened), strict=True):
-        assert build(dataset, target, fields=given, client=client, **OPTIONS).ok
-    assert contents(targets[0]) == contents(targets[1])
+    targets = [tmp_path / f"{name}.ome.zarr" for name in ("near", "far", "opened")]
+    for target, given in zip(targets, (fields, url, RefinedFields.open(url, store.options)), strict=True):
+        more = {"storage_options": store.options} if given is url else {}
+        assert build(dataset, target, fields=given, client=client, **more, **OPTIONS).ok
+    assert contents(targets[0]) == contents(targets[1]) == contents(targets[2])
     text = (targets[1] / "atlaszarr/build.json").read_text()
     assert all(str(secret) not in text for secret in store.options.values() if len(str(secret)) > 5)
+
+
+def test_a_batch_on_this_disk_reads_the_fields_of_another_store(client, dataset, ids, remote, tmp_path):
+    url = str(remote.url("batch"))
+    write_refinement(f"{url}/{DATASET}", dataset, dict.fromkeys(ids, 40.0), {}, options=remote.options)
+    options = {"fields": url, "client": client, **OPTIONS}
+    report = build_many([DATASET], tmp_path / "root", storage_options=remote.options, **options)
+    assert report.states == {"built": 1}
+    assert document(tmp_path / f"root/{DATASET}.ome.zarr")["fields"]["location"] == f"{url}/{DATASET}"
+    for path in (tmp_path / "root/batch").rglob("*.json"):
+        assert remote.options["secret"] not in path.read_text()
+
+
+def test_storage_options_that_nothing_takes_are_refused(client, dataset, fields, tmp_path):
+    with raises(InputError, "not-supported"):
+        build(dataset, tmp_path / "x", fields=fields, storage_options={"anon": True}, client=client, **OPTIONS)
+    assert not (tmp_path / "x").exists()
 
 
 def test_fields_on_a_web_server_build_the_same_target(client, dataset, fields, web, tmp_path, contents):

@@ -20,6 +20,7 @@ from atlaszarr import AllenClient, Displacement, build, build_many, refine, veri
 from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.sections.options import SectionsOptions
 from atlaszarr.sections.refined import RefinedFields
+from atlaszarr.stores.target import Target
 from atlaszarr.testing import Emulator
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd
@@ -406,15 +407,18 @@ def test_an_unknown_structure_to_hold_out_is_refused_with_suggestions(flat, anno
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_batch_refines_each_dataset_first(flat, annotation, connect, tmp_path):
+def test_a_batch_refines_each_dataset_first(flat, annotation, connect, remote, tmp_path):
+    """The annotation lies in a bucket, the root on this disk."""
     lost = brains.records(CORONAL, TWO)[1][1]["id"]
-    options = {"refine": annotation, "resolution": 200, "chunk": 32}
+    bucket, name = str(remote.url("annotations")), annotation.name
+    Target.of(bucket, remote.options).write(name, annotation.read_bytes())
+    options = {"refine": f"{bucket}/{name}", "storage_options": remote.options, "resolution": 200, "chunk": 32}
     report = build_many([CORONAL], tmp_path, client=connect(flat(faults=gone(lost))), **options)
     assert (report.ok, report.states) == (False, {"unfinished": 1})
     assert not (tmp_path / f"{CORONAL}.ome.zarr").exists()
     client = connect(flat())
     report = build_many([CORONAL], tmp_path, client=client, **options)
-    assert (report.ok, report.states) == (True, {"built": 1})
+    assert (report.ok, report.states) == (True, {"built": 1}), report.failures
     fields = RefinedFields.open(tmp_path / f"fields/{CORONAL}")
     document = json.loads((tmp_path / f"{CORONAL}.ome.zarr/atlaszarr/build.json").read_text())
     assert fields.digest in json.dumps(document)

@@ -231,6 +231,7 @@ def build(
     For instance: atlaszarr build 74272479 nrp1.ome.zarr
     """
     from ..dataset_build.api import build as run_build
+    from ..stores.locations import is_url
 
     if dry_run:
         _print_plans(dataset_id, target, storage_options, values, as_json)
@@ -263,7 +264,7 @@ def build(
                 echo(f"registered: {view.asset} in {', '.join(view.listed_in)}")
             if view.state != "unfinished":
                 image = view.target if values["mode"] == "volume" else f"{view.target}/0"
-                echo(f"open it with: {_python_to_open(image, storage_options)}")
+                echo(f"open it with: {_python_to_open(image, storage_options if is_url(image) else {})}")
     return 0 if report.ok else 1
 
 
