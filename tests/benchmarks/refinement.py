@@ -14,7 +14,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -23,9 +23,9 @@ from atlaszarr import Displacement, Grid
 from atlaszarr.geometry.plane import PLANES, Plane
 from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.refinement.coherence import WINDOW, coherent
-from atlaszarr.refinement.depth import OFFSETS, DepthCorrection, correct_depths, depth_scores
+from atlaszarr.refinement.depth import OFFSETS, DepthCorrection, correct_depths, depth_scores, keeps_own_depth
 from atlaszarr.refinement.flags import flags
-from atlaszarr.refinement.section import RefinedSection, refine_section
+from atlaszarr.refinement.section import RefinedSection, figures_of, refine_section
 from atlaszarr.testing.annotated_brain import open_annotated_brain
 from atlaszarr.testing.brain import default_brain
 from atlaszarr.testing.deformation import Deformation
@@ -174,6 +174,20 @@ def refine(brain: StainedBrain, plane: Plane, section: Section, correction: floa
     return refine_section(section.image, np.ones(labels.shape, bool), labels, RESOLUTION)
 
 
+def with_kept_depths(
+    brain: StainedBrain, plane: Plane, sections: list[Section], depths: DepthCorrection, refined: list[RefinedSection]
+) -> DepthCorrection:
+    """The corrections once the sections are fitted: one whose fit is refused may lose its own."""
+    kept = depths.sections.copy()
+    for k in np.flatnonzero(kept != depths.dataset):
+        image, labels = sections[k].image, labels_of(brain, plane, sections[k].depth + depths.dataset)
+        still, inside = np.zeros((2, *labels.shape)), np.ones(labels.shape, bool)
+        elsewhere = figures_of(image, inside, labels, still, RESOLUTION)
+        if not keeps_own_depth(refined[k], refined[k].before, elsewhere):
+            kept[k] = depths.dataset
+    return replace(depths, sections=kept)
+
+
 def agree(refined: list[RefinedSection], depths: np.ndarray) -> list[np.ndarray]:
     found = []
     for index in range(len(refined)):
@@ -258,7 +272,7 @@ def main() -> None:
                     print(
                         f"{plane} {name} {seed}: {seconds[0]:.1f} s a section for the depth, {seconds[1]:.1f} s refined"
                     )
-                    report(sections, refined, depths)
+                    report(sections, refined, with_kept_depths(brain, PLANES[plane], sections, depths, refined))
 
 
 if __name__ == "__main__":

@@ -98,8 +98,8 @@ def refine(
     template : str or path-like, optional
         Path or URL of a template in the same space, which tells depths better than labels do.
     hold_out : str or sequence of str or int
-        Structures, by acronym, name or id, that take no part in the fit within the plane, with their descendants. The
-        depth is found with all structures, and the figures count all.
+        Structures, by acronym, name or id, that take no part in the depth and the fit within the plane, with their
+        descendants. The figures count all structures, and so does the choice whether the fit is kept.
     terminology : Terminology, str or path-like, optional
         The structures of `hold_out`. Default: those of the annotation, if it has a terminology.
     resolution : float
@@ -271,7 +271,8 @@ def _as_it_is(comparison: Comparison, client: AllenClient, running: Scheduler, p
     failures = tuple(each for each in found.values() if isinstance(each, MissingImage))
     scores = {k: each for k, each in found.items() if not isinstance(each, MissingImage)}
     depths = Depths.found(dataset, scores)
-    judged = dict(zip(scores, results(judge, "fits", depths.of), strict=True))
+    given = {k: (correction, depths.dataset) for k, correction in depths.of.items()}
+    judged = dict(zip(given, results(judge, "fits", given), strict=True))
     missing = {failure.request.image_id: failure.reason for failure in failures}
     rows = rows_of(dataset, depths, judged, {}, missing)
     return Refinement(dataset.id, None, "not refined", rows, depths.dataset, failures)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError
 from .darkness import darkness
 from .polynomial import CoarseSection
-from .section import check_libraries, validate_section
+from .section import Figures, RefinedSection, check_libraries, rises, validate_section
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -38,6 +38,7 @@ def depth_scores(
     planes: Iterable[NDArray[Any]],
     resolution: float = 25.0,
     template: Iterable[NDArray[Any]] | None = None,
+    compared: Mask | None = None,
 ) -> Array:
     """Score how well a section fits an annotation at each offset of its depth.
 
@@ -54,6 +55,8 @@ def depth_scores(
         Pixel size in um: 100, or a whole fraction of it such as 50, 25 or 10.
     template : iterable of ndarray, shape (rows, columns), optional
         The grey levels of a template in the same planes.
+    compared : ndarray, bool, shape (rows, columns), optional
+        The pixels that take part, at every offset; by default all.
 
     Returns
     -------
@@ -69,11 +72,12 @@ def depth_scores(
     """
     check_libraries()
     validate_section(image, inside, inside.astype(np.uint8))
-    section = CoarseSection.of(darkness(image, inside), inside, resolution)
+    shown = inside if compared is None else inside & compared
+    section = CoarseSection.of(darkness(image, shown), shown, resolution)
     found = []
     for labels, grey in zip(planes, repeat(None) if template is None else template, strict=False):
         validate_section(image, inside, labels, grey)
-        found.append(section.fit(labels, grey).explained)
+        found.append(section.fit(labels, grey, compared).explained)
     if len(found) != len(OFFSETS):
         raise InputError(
             f"{len(found)} planes are given; give one for each of the {len(OFFSETS)} offsets", code="invalid-length"
@@ -155,6 +159,47 @@ def correct_depths(depths: ArrayLike, scores: ArrayLike) -> DepthCorrection:
     clear = np.array([_lead(curve, peak) for curve, peak in zip(curves, found, strict=True)]) > _CLEAR * rise
     far = (np.abs(dataset) > FAR) | (is_better & (np.abs(own - dataset) > FAR))
     return DepthCorrection(dataset, found, far, clear)
+
+
+def keeps_own_depth(section: RefinedSection, there: Figures, elsewhere: Figures) -> bool:
+    """Whether a section keeps the depth of its own at which it was fitted, or takes that of the dataset.
+
+    Parameters
+    ----------
+    section : RefinedSection
+        Fitted at its own depth.
+    there, elsewhere : Figures
+        Of its recorded registration at that depth, and at the one that the correction of the dataset gives it.
+
+    Notes
+    -----
+    A section that is refined at its own depth keeps it. Of one whose fit is refused the depth alone would be moved, so
+    that its recorded registration has to fit better there, on the unseen half and by as much as a fit; and it must not
+    exceed a hard limit, since a curve of what is left of a damaged section may be as clear as that of a good one.
+    """
+    return section.kept or (section.damage is None and rises(elsewhere, there))
+
+
+def passing(depths: ArrayLike, corrections: ArrayLike, dataset: float) -> Mask:
+    """Whether sections with a correction of their own pass others, or reach them.
+
+    Parameters
+    ----------
+    depths, corrections : array_like, shape (sections,)
+        Recorded depths, and what is added to them, in um.
+    dataset : float
+        The correction of sections without one of their own, in um.
+
+    Returns
+    -------
+    ndarray, bool, shape (sections,)
+    """
+    before, moves = np.asarray(depths, np.float64), np.asarray(corrections, np.float64)
+    after = before + moves
+    found = np.zeros(before.shape, bool)
+    for k in np.flatnonzero(moves != dataset):
+        found[k] = ((before - before[k]) * (after - after[k]) <= 0)[before != before[k]].any()
+    return found
 
 
 def _peak(scores: Array) -> float:

@@ -5,7 +5,8 @@ import pytest
 
 import solid_cells as solid
 from atlaszarr.errors import InputError
-from atlaszarr.refinement.depth import FAR, OFFSETS, correct_depths, depth_scores
+from atlaszarr.refinement.depth import FAR, OFFSETS, correct_depths, depth_scores, keeps_own_depth, passing
+from atlaszarr.refinement.section import Figures, RefinedSection
 from codes import raises
 
 INSIDE = np.ones(solid.SHAPE, bool)
@@ -105,6 +106,53 @@ def test_what_is_not_in_the_image_has_no_part():
     first, second = scores(image, 0.0, inside), scores(spoilt, 0.0, inside)
     np.testing.assert_allclose(first, second)
     assert OFFSETS[first.argmax()] == 0.0
+
+
+def test_what_is_not_compared_has_no_part():
+    """The same bytes whatever the image shows there, and whatever the labels are."""
+    image, compared = solid.draw(0.0), INSIDE.copy()
+    compared[40:80, 60:100] = False
+    spoilt = image.copy()
+    spoilt[~compared] = solid.draw(300.0, seed=8)[~compared]
+    planes = [solid.labels(offset) for offset in OFFSETS]
+    merged = [np.where(compared | (each == 0), each, 1) for each in planes]
+    found = [
+        depth_scores(one, INSIDE, labels, solid.RESOLUTION, compared=compared)
+        for one, labels in ((image, planes), (spoilt, planes), (image, merged))
+    ]
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+    assert OFFSETS[found[0].argmax()] == 0.0
+    assert not depth_scores(image, INSIDE, planes, solid.RESOLUTION, compared=~INSIDE).any()
+
+
+def fitted(reason="no rise on the unseen half", dice=0.97):
+    found = Figures(0.5, 0.4, dice)
+    kept = reason == "refined"
+    return RefinedSection(np.zeros((2, 4, 4)), 50.0, kept, reason, found, found, 50.0, (9.0, 20.0), 0.7)
+
+
+@pytest.mark.parametrize(
+    ("section", "elsewhere", "keeps"),
+    [
+        (fitted("refined"), 0.4, True),
+        (fitted(), 0.2, True),  # it is right within its plane already
+        (fitted(), 0.34, False),
+        (fitted(dice=0.7), 0.0, False),  # a part is lost
+        (fitted("no contrast"), 0.0, False),
+    ],
+)
+def test_a_refused_section_keeps_its_own_depth_only_if_it_is_whole_and_fits_better_there(section, elsewhere, keeps):
+    assert keeps_own_depth(section, section.before, Figures(0.3, elsewhere, 0.97)) == keeps
+
+
+def test_sections_that_pass_or_reach_another_are_found():
+    depths = np.arange(6) * 200.0
+    assert not passing(depths, np.full(6, 130.0), 130.0).any()
+    assert passing(depths, [30, 30, 30, 30, 120, 30], 30.0).tolist() == [False] * 6
+    assert passing(depths, [30, 280, 30, 30, 30, -170], 30.0).tolist() == [False, True, False, False, False, True]
+    assert passing(depths, [0, 150, -150, 0, 0, 0], 0.0).tolist() == [False, True, True, False, False, False]
+    assert passing([], [], 0.0).tolist() == []
 
 
 def curve(offset, height=0.5, width=250.0):
