@@ -1,8 +1,9 @@
 """The job of a refinement: three steps for each section, each of which records what the next one needs.
 
 1. Scores: how well the section fits at other depths. From the scores of all sections follow the corrected depths.
-2. Fits: the section is fitted at its corrected depth. The fitted field is written to ``atlaszarr/fitted``, with the
-   pixels at which sections are fitted, whatever the resolution: a task of the next step reads those of many sections.
+2. Fits: the section is fitted at its corrected depth; one whose fit is refused may take that of the dataset. The fitted
+   field is written to ``atlaszarr/fitted``, with the pixels at which sections are fitted, whatever the resolution: a
+   task of the next step reads those of many sections.
 3. Fields: the fitted fields of the neighbours are read, and the field that agrees with them is written.
 
 The ledger holds the scores and figures, so that a run that was killed resumes after the last task. The fitted fields
