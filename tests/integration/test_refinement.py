@@ -220,6 +220,18 @@ def test_a_section_far_off_in_depth_is_flagged(annotation):
         client = AllenClient(running.url, cache="none", rate=1e9)
         report = refine(CORONAL, annotation, resolution=RESOLUTION, client=client)
     assert [row.image_id for row in report.flagged] == [bad]
+    assert report.warning == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_annotation_that_is_upside_down_is_a_warning(served, annotation, tmp_path):
+    import nrrd
+
+    values, header = nrrd.read(str(annotation))
+    nrrd.write(str(tmp_path / "turned.nrrd"), values[:, ::-1], header)
+    report = refine(SAGITTAL, tmp_path / "turned.nrrd", resolution=RESOLUTION, client=served[SAGITTAL][1])
+    assert report.warning.startswith("the annotation does not seem to fit this dataset"), report.warning
 
 
 def test_sections_without_contrast_keep_their_registration(flat, annotation, connect, command, tmp_path):
