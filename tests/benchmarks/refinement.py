@@ -23,9 +23,9 @@ from atlaszarr import Displacement, Grid
 from atlaszarr.geometry.plane import PLANES, Plane
 from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.refinement.coherence import WINDOW, coherent
-from atlaszarr.refinement.depth import OFFSETS, DepthCorrection, correct_depths, depth_scores, keeps_own_depth
+from atlaszarr.refinement.depth import OFFSETS, DepthCorrection, correct_depths, depth_scores
 from atlaszarr.refinement.flags import flags
-from atlaszarr.refinement.section import RefinedSection, figures_of, refine_section
+from atlaszarr.refinement.section import RefinedSection, refine_section
 from atlaszarr.testing.annotated_brain import open_annotated_brain
 from atlaszarr.testing.brain import default_brain
 from atlaszarr.testing.deformation import Deformation
@@ -174,20 +174,6 @@ def refine(brain: StainedBrain, plane: Plane, section: Section, correction: floa
     return refine_section(section.image, np.ones(labels.shape, bool), labels, RESOLUTION)
 
 
-def with_kept_depths(
-    brain: StainedBrain, plane: Plane, sections: list[Section], depths: DepthCorrection, refined: list[RefinedSection]
-) -> DepthCorrection:
-    """The corrections once the sections are fitted: one whose fit is refused may lose its own."""
-    kept = depths.sections.copy()
-    for k in np.flatnonzero(kept != depths.dataset):
-        image, labels = sections[k].image, labels_of(brain, plane, sections[k].depth + depths.dataset)
-        still, inside = np.zeros((2, *labels.shape)), np.ones(labels.shape, bool)
-        elsewhere = figures_of(image, inside, labels, still, RESOLUTION)
-        if not keeps_own_depth(refined[k], refined[k].before, elsewhere):
-            kept[k] = depths.dataset
-    return replace(depths, sections=kept)
-
-
 def agree(refined: list[RefinedSection], depths: np.ndarray) -> list[np.ndarray]:
     found = []
     for index in range(len(refined)):
@@ -213,6 +199,8 @@ def roughness(fields: list[np.ndarray], sections: list[Section]) -> float:
 
 
 def report(sections: list[Section], refined: list[RefinedSection], depths: DepthCorrection) -> None:
+    kept = [found.kept for found in refined]
+    depths = replace(depths, sections=np.where(kept, depths.sections, depths.refused))
     placed = np.array([section.depth for section in sections]) + depths.sections
     agreed = agree(refined, placed)
     far, clear = (set(np.flatnonzero(each).tolist()) for each in (depths.far, depths.clear))
@@ -272,7 +260,7 @@ def main() -> None:
                     print(
                         f"{plane} {name} {seed}: {seconds[0]:.1f} s a section for the depth, {seconds[1]:.1f} s refined"
                     )
-                    report(sections, refined, with_kept_depths(brain, PLANES[plane], sections, depths, refined))
+                    report(sections, refined, depths)
 
 
 if __name__ == "__main__":

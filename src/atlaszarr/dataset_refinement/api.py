@@ -271,8 +271,7 @@ def _as_it_is(comparison: Comparison, client: AllenClient, running: Scheduler, p
     failures = tuple(each for each in found.values() if isinstance(each, MissingImage))
     scores = {k: each for k, each in found.items() if not isinstance(each, MissingImage)}
     depths = Depths.found(dataset, scores)
-    given = {k: (correction, depths.dataset) for k, correction in depths.of.items()}
-    judged = dict(zip(given, results(judge, "fits", given), strict=True))
+    judged = dict(zip(depths.of, results(judge, "fits", depths.of_fits), strict=True))
     missing = {failure.request.image_id: failure.reason for failure in failures}
     rows = rows_of(dataset, depths, judged, {}, missing)
     return Refinement(dataset.id, None, "not refined", rows, depths.dataset, failures)

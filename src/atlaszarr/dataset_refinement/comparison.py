@@ -14,7 +14,7 @@ from ..allen.records import SectionDataset
 from ..geometry.grid import Grid
 from ..previews.annotation_planes import VolumePlanes
 from ..refinement.arrays import pixels_joined
-from ..refinement.depth import OFFSETS, depth_scores, keeps_own_depth
+from ..refinement.depth import OFFSETS, depth_scores
 from ..refinement.section import FITTED, Figures, RefinedSection, figures_of, refine_section
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
@@ -77,14 +77,14 @@ class Comparison:
         figures = figures_of(pixels, shown, labels[best], still, self.options.resolution, template=greys)
         return {"scores": scores.tolist(), "correlation": max(figures.correlation, figures.unseen)}
 
-    def fit(self, position: int, correction: float, shared: float, image: SectionImage) -> Fit:
+    def fit(self, position: int, correction: float, refused: float, image: SectionImage) -> Fit:
         """Fit a section at its corrected depth; see `atlaszarr.refinement.section.refine_section`.
 
         Parameters
         ----------
         position : int
-        correction, shared : float
-            What is added to the depth of the section, and to those of all that have no correction of their own, in um.
+        correction, refused : float
+            What is added to its depth, and what if the fit is refused, in um.
         image : SectionImage
         """
         given, template = self._given(position, correction, image)
@@ -92,25 +92,12 @@ class Comparison:
         recorded = section.before
         if correction:
             recorded = self.figures(position, 0.0, image, np.zeros_like(section.field))
-        keeps = section.kept or correction == shared or self._keeps(section, position, correction, shared, image)
-        return Fit(section, recorded, correction if keeps else shared)
+        return Fit(section, recorded, correction if section.kept else refused)
 
     def figures(self, position: int, correction: float, image: SectionImage, field: Array) -> Figures:
         """How well a field, in um and x first, fits a section at a corrected depth."""
         given, template = self._given(position, correction, image)
         return figures_of(*given, field, self.options.resolution, template=template)
-
-    def _keeps(
-        self, section: RefinedSection, position: int, correction: float, shared: float, image: SectionImage
-    ) -> bool:
-        """Whether a section whose fit is refused keeps its own depth; see `keeps_own_depth`."""
-        both = [self._given(position, at, image) for at in (correction, shared)]
-        compared, still = self._compared([labels for (*_, labels), _ in both]), np.zeros_like(section.field)
-        there, elsewhere = (
-            figures_of(pixels, inside & compared, labels, still, self.options.resolution, template=template)
-            for (pixels, inside, labels), template in both
-        )
-        return keeps_own_depth(section, there, elsewhere)
 
     def _given(
         self, position: int, correction: float, image: SectionImage
@@ -141,8 +128,7 @@ class Fit:
     recorded : Figures
         Of the recorded registration at the recorded depth.
     correction : float
-        What is added to its depth, in um: that with which it was fitted, or that of the dataset if the section does not
-        keep one of its own.
+        What is added to its depth, in um.
     """
 
     section: RefinedSection

@@ -140,7 +140,7 @@ class RefinementJob(ImageJob):
         """Start a step of some sections; each image is fetched once, for its first step."""
         positions = [task[1][0] for task in tasks]
         self._total = len(self._images) + len(set(positions) - set(self._images))
-        depths = Depths() if number == SCORES else self._depths()
+        given = self._depths().of_fits if number == FITS else {}
         corrections, fits = ({}, {}) if number != FIELDS else (self._corrections(), self._recorded(FITS, "fit"))
         order = self._order(corrections)
         for k in positions:
@@ -148,8 +148,7 @@ class RefinementJob(ImageJob):
             if number == SCORES:
                 yield partial(scheduler.compute, _write_scores, *shared, k, image)
             elif number == FITS:
-                given = depths.of.get(k, 0.0), depths.dataset
-                yield partial(scheduler.compute, _write_fit, *shared, k, *given, image)
+                yield partial(scheduler.compute, _write_fit, *shared, k, *given.get(k, (0.0, 0.0)), image)
             else:
                 near = [_Neighbour(j, corrections[j], self._depth(j, corrections), fits[j]) for j in _window(order, k)]
                 yield partial(scheduler.compute, _write_field, *shared, k, near, image)
@@ -294,7 +293,7 @@ def _write_fit(
     files: RefinementFiles,
     position: int,
     correction: float,
-    shared: float,
+    refused: float,
     image: SectionImage | MissingImage,
 ) -> list[Done]:
     """Write the fitted field of a section at its corrected depth, and record its figures."""
@@ -303,7 +302,7 @@ def _write_fit(
         if isinstance(image, MissingImage):
             yield _made(position, FITS, image, {}, {})
             return
-        fit = comparison.fit(position, correction, shared, image)
+        fit = comparison.fit(position, correction, refused, image)
         field = np.stack([binned(part, comparison.factor) for part in fit.section.field]).astype("<f4")
         objects = {_fitted_key(files, position): _layout(field.shape).encode(field)} if fit.section.kept else {}
         yield _made(position, FITS, image, objects, {"fit": fit.to_json()})

@@ -218,6 +218,11 @@ class Depths:
     far: frozenset[int] = frozenset()
     clear: frozenset[int] = frozenset()
 
+    @property
+    def of_fits(self) -> dict[int, tuple[float, float]]:
+        """What `Comparison.fit` takes; see `atlaszarr.refinement.depth.DepthCorrection.refused`."""
+        return {k: (um, um if k in self.clear else self.dataset) for k, um in self.of.items()}
+
     @classmethod
     def found(cls, dataset: SectionDataset, scores: Mapping[int, Mapping[str, Any]]) -> Depths:
         """The corrections by what `Comparison.scores` returns of the sections that have images, by position."""

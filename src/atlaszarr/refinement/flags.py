@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from .section import RefinedSection
+from .section import LARGEST_AFFINE, LEAST_DICE, LEAST_JACOBIAN, RefinedSection
 
 #: Fewer sections than this are not compared with each other, since some of them may be bad.
 LEAST_SECTIONS = 8
@@ -52,8 +52,14 @@ def flags(
     least = LEAST_CORRELATION * float(np.median(list(judged.values()))) if len(judged) >= LEAST_SECTIONS else -1.0
     found: dict[int, str] = {}
     for id, section in sections.items():
-        if section.damage:
-            found[id] = section.damage
+        if section.reason == "no contrast":
+            found[id] = "no contrast"
+        elif section.affine > LARGEST_AFFINE:
+            found[id] = "affine"
+        elif section.jacobian < LEAST_JACOBIAN:
+            found[id] = "jacobian"
+        elif max(section.before.dice, section.after.dice) < LEAST_DICE:
+            found[id] = "tissue"
         elif id in far:
             found[id] = "depth"
         elif judged[id] < least and id not in clear:

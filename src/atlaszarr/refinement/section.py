@@ -23,8 +23,7 @@ from .regions import PlaneRegions
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Damage = Literal["no contrast", "affine", "jacobian", "tissue"]
-Reason = Literal["refined", "no rise on the unseen half"] | Damage
+Reason = Literal["refined", "no rise on the unseen half", "no contrast", "affine", "jacobian", "tissue"]
 
 #: The libraries of `atlaszarr[refine]` by their modules.
 _LIBRARIES = {"SimpleITK": "SimpleITK", "scipy": "SciPy"}
@@ -112,13 +111,6 @@ class RefinedSection:
     jacobian: float
 
     @property
-    def damage(self) -> Damage | None:
-        """The hard limit that the fitted registration exceeds, or ``no contrast``; None if it is neither."""
-        if self.reason == "no contrast":
-            return "no contrast"
-        return _exceeded(self.affine, self.jacobian, max(self.before.dice, self.after.dice))
-
-    @property
     def weight(self) -> float:
         """What the field is worth next to those of other sections: its unseen correlation, 0 if it is not kept."""
         return max(self.after.unseen, 0.0) if self.kept else 0.0
@@ -182,18 +174,13 @@ def refine_section(
         return fitting.result(identity, "no contrast", figures, figures)
     trial = fitting.fit(fitting.white)
     before, judged = (fitting.figures(each) for each in (identity, trial))
-    if not rises(before, judged):
+    if judged.unseen - before.unseen < max(LEAST_RISE, LEAST_GAIN * before.unseen):
         is_flat = max(judged.unseen, before.unseen) < LEAST_UNSEEN
         return fitting.result(trial, "no contrast" if is_flat else "no rise on the unseen half", before, judged)
     whole = fitting.fit(np.ones(fitting.white.shape, bool))
     after = fitting.figures(whole)
     after = Figures(after.correlation, judged.unseen, after.dice)
     return fitting.result(whole, fitting.exceeded(whole, after), before, after)
-
-
-def rises(before: Figures, after: Figures) -> bool:
-    """Whether a registration fits the unseen half so much better than another that a section is moved."""
-    return after.unseen - before.unseen >= max(LEAST_RISE, LEAST_GAIN * before.unseen)
 
 
 def figures_of(
@@ -341,7 +328,11 @@ class _Fitting:
     def exceeded(self, registration: _Registration, figures: Figures) -> Reason:
         """The hard limit that a registration exceeds, or ``refined``."""
         affine, _, jacobian = self._moves(registration)
-        return _exceeded(affine, jacobian, figures.dice) or "refined"
+        if affine > LARGEST_AFFINE:
+            return "affine"
+        if jacobian < LEAST_JACOBIAN:
+            return "jacobian"
+        return "tissue" if figures.dice < LEAST_DICE else "refined"
 
     def result(self, registration: _Registration, reason: Reason, before: Figures, after: Figures) -> RefinedSection:
         """The section with a registration that was fitted, which is kept if the reason is ``refined``."""
@@ -400,15 +391,6 @@ class _Fitting:
         means = binned(self.regions.means(dark, fitted, self.template), self.factor)
         weight = binned(compared.astype(np.float64), self.factor)
         return float(np.median(LocalCorrelation(means, weight).coefficients(seen)[judged]))
-
-
-def _exceeded(affine: float, jacobian: float, dice: float) -> Literal["affine", "jacobian", "tissue"] | None:
-    """The first hard limit that is exceeded."""
-    if affine > LARGEST_AFFINE:
-        return "affine"
-    if jacobian < LEAST_JACOBIAN:
-        return "jacobian"
-    return "tissue" if dice < LEAST_DICE else None
 
 
 def validate_section(

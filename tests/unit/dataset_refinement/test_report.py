@@ -44,6 +44,12 @@ def test_a_section_without_contrast_has_the_depth_of_the_dataset_and_no_part_in_
     assert depths.of == dict.fromkeys(found, pytest.approx(depths.dataset, abs=1e-9))
     assert depths.far == frozenset()
     assert 2 not in depths.clear
+    assert depths.of_fits == {k: (um, depths.dataset) for k, um in depths.of.items()}
+
+
+def test_a_fit_that_is_refused_has_the_depth_of_the_dataset_unless_the_section_clearly_fits_its_own():
+    depths = Depths(20.0, {0: 20.0, 1: 400.0, 2: 400.0}, clear=frozenset({0, 2}))
+    assert depths.of_fits == {0: (20.0, 20.0), 1: (400.0, 20.0), 2: (400.0, 400.0)}
 
 
 def test_sections_without_contrast_alone_keep_their_depths(dataset):

@@ -5,8 +5,7 @@ import pytest
 
 import solid_cells as solid
 from atlaszarr.errors import InputError
-from atlaszarr.refinement.depth import FAR, OFFSETS, correct_depths, depth_scores, keeps_own_depth, passing
-from atlaszarr.refinement.section import Figures, RefinedSection
+from atlaszarr.refinement.depth import FAR, OFFSETS, correct_depths, depth_scores, passing
 from codes import raises
 
 INSIDE = np.ones(solid.SHAPE, bool)
@@ -126,26 +125,6 @@ def test_what_is_not_compared_has_no_part():
     assert not depth_scores(image, INSIDE, planes, solid.RESOLUTION, compared=~INSIDE).any()
 
 
-def fitted(reason="no rise on the unseen half", dice=0.97):
-    found = Figures(0.5, 0.4, dice)
-    kept = reason == "refined"
-    return RefinedSection(np.zeros((2, 4, 4)), 50.0, kept, reason, found, found, 50.0, (9.0, 20.0), 0.7)
-
-
-@pytest.mark.parametrize(
-    ("section", "elsewhere", "keeps"),
-    [
-        (fitted("refined"), 0.4, True),
-        (fitted(), 0.2, True),  # it is right within its plane already
-        (fitted(), 0.34, False),
-        (fitted(dice=0.7), 0.0, False),  # a part is lost
-        (fitted("no contrast"), 0.0, False),
-    ],
-)
-def test_a_refused_section_keeps_its_own_depth_only_if_it_is_whole_and_fits_better_there(section, elsewhere, keeps):
-    assert keeps_own_depth(section, section.before, Figures(0.3, elsewhere, 0.97)) == keeps
-
-
 def test_sections_that_pass_or_reach_another_are_found():
     depths = np.arange(6) * 200.0
     assert not passing(depths, np.full(6, 130.0), 130.0).any()
@@ -176,6 +155,17 @@ def test_a_section_that_fits_elsewhere_is_far_even_if_it_is_not_corrected():
     assert found.sections[9] == found.dataset
     assert found.far.tolist() == [False] * 9 + [True]
     assert not found.clear[9]
+
+
+@pytest.mark.parametrize(("height", "clear"), [(0.25, False), (0.4, True)])
+def test_of_sections_whose_fit_is_refused_only_those_that_clearly_fit_keep_a_depth_of_their_own(height, clear):
+    """A section that is right within its plane or half of which is lost, and one that is upside down."""
+    own = curve(-300.0, height)
+    found = correct_depths(np.arange(10) * 200.0, [*[curve(60.0)] * 9, own])
+    assert found.sections[9] == pytest.approx(-300, abs=15)
+    assert found.clear.tolist() == [*[True] * 9, clear]
+    assert (found.refused == np.where(found.clear, found.sections, found.dataset)).all()
+    assert found.refused[9] == pytest.approx(-300 if clear else 60, abs=15)
 
 
 def test_a_highest_score_at_the_last_offset_is_no_peak():
