@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 #: The least medians of a dataset whose annotation seems to fit: the correlation on the unseen half, recorded or fitted,
-#: and the recorded Dice coefficient. With the right annotation datasets of the benchmark have 0.34 or more and 0.95,
-#: their sections of a third of the contrast 0.13, and the real section 0.25 and 0.96; with one that is upside down or
-#: of the other side of the sections at most 0.06, and with a brain of 0.85 of the size a Dice coefficient of 0.82.
+#: and the recorded Dice coefficient. With the right annotation datasets of the benchmark have 0.34 or more and 0.93,
+#: their sections of a third of the contrast 0.13, and the real section 0.25; with one that is upside down or has its
+#: front at the back 0.06 or less, once 0.11, and with a brain of 0.85 of the size a Dice coefficient of 0.82.
 LEAST_TYPICAL_UNSEEN, LEAST_TYPICAL_DICE = 0.1, 0.85
 
 
