@@ -12,7 +12,7 @@ from .atlas.verify import verify_atlas
 from .dataset_batch.journal import BATCH, finished_targets
 from .dataset_refinement import files  # noqa: F401 - a kind of multiscale that the engine does not import
 from .engine.ledger import Defect
-from .engine.verify import VerifyReport, verify_image
+from .engine.verify import VerifyReport, joined, verify_image
 from .errors import InputError, TargetError
 from .stores.target import Target
 
@@ -55,8 +55,7 @@ def verify(
             f"target {opened.url} holds nothing that atlaszarr wrote; give a target, or a folder of targets",
             code="not-atlaszarr",
         )
-    objects, blocks = sum(part.objects for part in parts), sum(part.blocks for part in parts)
-    return VerifyReport(opened.url, objects, blocks, tuple(defect for part in parts for defect in part.defects))
+    return joined(opened.url, parts, [defect for part in parts for defect in part.defects])
 
 
 def _verify_images(folder: Target, deep: bool) -> VerifyReport | None:
@@ -66,8 +65,7 @@ def _verify_images(folder: Target, deep: bool) -> VerifyReport | None:
     ends the validation, since it would be waited for at every image.
     """
     names = folder.folders() or []
-    objects = blocks = 0
-    images: set[str] = set()
+    images: dict[str, VerifyReport | None] = {}
     defects: list[Defect] = []
     for name in names:
         try:
@@ -76,15 +74,14 @@ def _verify_images(folder: Target, deep: bool) -> VerifyReport | None:
             if isinstance(error, TargetError) and not folder.is_local:
                 raise
             if error.code != "not-atlaszarr":
-                images.add(name)
+                images[name] = None
                 defects.append(Defect("unreadable", name, str(error)))
             continue
         if report is not None:
-            images.add(name)
-            objects, blocks = objects + report.objects, blocks + report.blocks
+            images[name] = report
             defects += (Defect(one.kind, f"{name}/{one.key}".rstrip("/"), one.text) for one in report.defects)
     if BATCH in names:
         lost = (name for name in finished_targets(folder) if name not in images)
         text = "is missing, and the journal of the batch calls it finished; remove the journal and run the batch again"
         defects += (Defect("missing", name, text) for name in lost)
-    return VerifyReport(folder.url, objects, blocks, tuple(defects)) if images or defects else None
+    return joined(folder.url, filter(None, images.values()), defects) if images or defects else None

@@ -14,7 +14,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -200,6 +200,8 @@ def roughness(fields: list[np.ndarray], sections: list[Section]) -> float:
 
 
 def report(sections: list[Section], refined: list[RefinedSection], depths: DepthCorrection) -> None:
+    kept = [found.kept for found in refined]
+    depths = replace(depths, sections=np.where(kept, depths.sections, depths.refused))
     placed = np.array([section.depth for section in sections]) + depths.sections
     agreed = agree(refined, placed)
     far, clear = (set(np.flatnonzero(each).tolist()) for each in (depths.far, depths.clear))

@@ -151,6 +151,12 @@ def test_the_command_plan_estimates_a_selection(client, command, tmp_path):
     (tmp_path / "ids.csv").write_text("id\n100\n113\n126\n")
     outcome = command("plan", "--ids", tmp_path / "ids.csv", *options, "--json")
     assert json.loads(outcome.out) == estimate(client.catalogue, id=[100, 113, 126], resolution=100).to_dict()
+    plain = json.loads(outcome.out)
+    for name in ("fields", "refine"):
+        outcome = command("plan", "--ids", tmp_path / "ids.csv", *options, f"--{name}", "x", "--json")
+        more = json.loads(outcome.out)["core_hours"] - plain["core_hours"]
+        assert more == pytest.approx(2.1 * plain["images"] / 3600 if name == "refine" else 0.0)
+        assert "at their recorded depths" in outcome.err
     outcome = command("plan", "--gene", "nothing", *options)
     assert outcome.out.startswith("section datasets     0, 0 of them can be registered")
     assert json.loads(command("plan", 8, *options, "--json").out)[0]["metadata_requests"] == 0
@@ -162,7 +168,7 @@ def test_the_command_plan_estimates_a_selection(client, command, tmp_path):
         ((), "no section datasets are chosen"),
         (("--gene", "x", "5"), "--gene selects several section datasets"),
         (("--displacement",), "--displacement is not supported for an estimate"),
-        (("--fields", "x"), "--fields is not supported for an estimate"),
+        (("--refine", "x", "5"), "run `atlaszarr refine 5 FIELDS"),
         (("--catalogue", "nowhere"), "is not a finished catalogue"),
     ],
     ids=str,

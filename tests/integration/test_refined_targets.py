@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from atlaszarr import (
     verify,
 )
 from atlaszarr.errors import InputError, NotFoundError
-from atlaszarr.sections.refined import DOCUMENT, alignment_digest
+from atlaszarr.geometry.plane import PLANES
+from atlaszarr.sections.refined import DOCUMENT, alignment_digest, refinement_document
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from copied_datasets import copies
-from refined_folders import wave, write_refinement
+from refined_folders import pixels, wave, write_refinement
 
 #: The dataset of `dataset`: coronal, six sections 100 um apart.
 DATASET = 74272479
@@ -186,13 +188,30 @@ def test_fields_in_any_store_build_the_same_target(client, dataset, ids, fields,
     url = str(store.url("fields"))
     corrections = dict.fromkeys(ids, 40.0) | {ids[4]: 120.0}
     write_refinement(url, dataset, corrections, values, options=store.options)
-    targets = [tmp_path / "near.ome.zarr", tmp_path / "far.ome.zarr"]
-    opened = RefinedFields.open(url, store.options)
-    for target, given in zip(targets, (fields, opened), strict=True):
-        assert build(dataset, target, fields=given, client=client, **OPTIONS).ok
-    assert contents(targets[0]) == contents(targets[1])
+    targets = [tmp_path / f"{name}.ome.zarr" for name in ("near", "far", "opened")]
+    for target, given in zip(targets, (fields, url, RefinedFields.open(url, store.options)), strict=True):
+        more = {"storage_options": store.options} if given is url else {}
+        assert build(dataset, target, fields=given, client=client, **more, **OPTIONS).ok
+    assert contents(targets[0]) == contents(targets[1]) == contents(targets[2])
     text = (targets[1] / "atlaszarr/build.json").read_text()
     assert all(str(secret) not in text for secret in store.options.values() if len(str(secret)) > 5)
+
+
+def test_a_batch_on_this_disk_reads_the_fields_of_another_store(client, dataset, ids, remote, tmp_path):
+    url = str(remote.url("batch"))
+    write_refinement(f"{url}/{DATASET}", dataset, dict.fromkeys(ids, 40.0), {}, options=remote.options)
+    options = {"fields": url, "client": client, **OPTIONS}
+    report = build_many([DATASET], tmp_path / "root", storage_options=remote.options, **options)
+    assert report.states == {"built": 1}
+    assert document(tmp_path / f"root/{DATASET}.ome.zarr")["fields"]["location"] == f"{url}/{DATASET}"
+    for path in (tmp_path / "root/batch").rglob("*.json"):
+        assert remote.options["secret"] not in path.read_text()
+
+
+def test_storage_options_that_nothing_takes_are_refused(client, dataset, fields, tmp_path):
+    with raises(InputError, "not-supported"):
+        build(dataset, tmp_path / "x", fields=fields, storage_options={"anon": True}, client=client, **OPTIONS)
+    assert not (tmp_path / "x").exists()
 
 
 def test_fields_on_a_web_server_build_the_same_target(client, dataset, fields, web, tmp_path, contents):
@@ -333,13 +352,14 @@ def test_a_target_is_not_written_into_the_fields_it_is_made_of(client, dataset, 
 def test_fields_that_do_not_belong_are_refused_before_an_image_is_fetched(serve, connect, dataset, fields, opener):
     emulator = serve()
     client = connect(emulator)
-    text = json.loads((fields / DOCUMENT).read_text())
-    (fields / DOCUMENT).write_text(json.dumps(text | {"dataset": 5}))
-    with raises(InputError, "wrong-dataset"):
-        opener(dataset, client=client, fields=fields)
-    (fields / DOCUMENT).write_text(json.dumps(text | {"plane": "sagittal"}))
-    with raises(InputError, "wrong-plane"):
-        opener(dataset, client=client, fields=fields)
+    own, turned = pixels(dataset), replace(pixels(dataset), plane=PLANES["sagittal"])
+    for code, other, over in (
+        ("wrong-dataset", replace(dataset, id=5), own),
+        ("wrong-plane", dataset, turned),
+    ):
+        (fields / DOCUMENT).write_bytes(refinement_document(other, over, {dataset.sections[0].image_id: 40.0}, {}))
+        with raises(InputError, code):
+            opener(dataset, client=client, fields=fields)
     with raises(NotFoundError, "refinement-not-found"):
         opener(dataset, client=client, fields=fields.parent)
     assert emulator.count("section_image_download") == 0

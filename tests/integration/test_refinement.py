@@ -20,6 +20,7 @@ from atlaszarr import AllenClient, Displacement, build, build_many, refine, veri
 from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.sections.options import SectionsOptions
 from atlaszarr.sections.refined import RefinedFields
+from atlaszarr.stores.target import Target
 from atlaszarr.testing import Emulator
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd
@@ -93,7 +94,9 @@ def test_fields_bring_tissue_nearer_to_where_it_belongs(served, refined, id):
     after = brains.registration_errors(emulator, planes(client, id, RefinedFields.open(refined(id))))
     medians = [(np.median(before[image]), np.median(after[image])) for image in before]
     assert all(end < 0.65 * start for start, end in medians), medians
-    assert verify(refined(id)).ok
+    validated = verify(refined(id))
+    assert (validated.ok, validated.sections, validated.fields) == (True, len(medians), len(medians))
+    assert validated.extent.endswith(f"objects, the fields of {len(medians)} of {len(medians)} sections")
 
 
 @pytest.mark.slow
@@ -217,9 +220,21 @@ def test_a_section_far_off_in_depth_is_flagged(annotation):
         client = AllenClient(running.url, cache="none", rate=1e9)
         report = refine(CORONAL, annotation, resolution=RESOLUTION, client=client)
     assert [row.image_id for row in report.flagged] == [bad]
+    assert report.warning == ""
 
 
-def test_sections_without_contrast_keep_their_registration(flat, annotation, connect, tmp_path):
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_annotation_that_is_upside_down_is_a_warning(served, annotation, tmp_path):
+    import nrrd
+
+    values, header = nrrd.read(str(annotation))
+    nrrd.write(str(tmp_path / "turned.nrrd"), values[:, ::-1], header)
+    report = refine(SAGITTAL, tmp_path / "turned.nrrd", resolution=RESOLUTION, client=served[SAGITTAL][1])
+    assert report.warning.startswith("the annotation does not seem to fit this dataset"), report.warning
+
+
+def test_sections_without_contrast_keep_their_registration(flat, annotation, connect, command, tmp_path):
     report = refine(CORONAL, annotation, tmp_path / "x", resolution=RESOLUTION, client=connect(flat()))
     assert report.ok
     for row in report.sections:
@@ -227,8 +242,26 @@ def test_sections_without_contrast_keep_their_registration(flat, annotation, con
         assert row.depth_um == 0
     fields = RefinedFields.open(tmp_path / "x")
     assert not any(section.field for section in fields.sections.values())
-    assert verify(tmp_path / "x").ok
     assert not list((tmp_path / "x").glob("*.ome.zarr"))
+    validated = verify(tmp_path / "x")
+    assert (validated.ok, validated.sections, validated.fields) == (True, 2, 0)
+    ran = command("verify", tmp_path / "x")
+    assert ran.out == f"sound: {tmp_path / 'x'} (0 objects, the fields of 0 of 2 sections)\n"
+
+
+@pytest.mark.slow
+def test_an_edited_depth_is_refused_and_the_same_command_repairs_it(flat, annotation, connect, tmp_path):
+    options = {"resolution": RESOLUTION, "client": connect(flat())}
+    refine(CORONAL, annotation, tmp_path / "x", **options)
+    path = tmp_path / "x/atlaszarr/refinement.json"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b'"depth_correction_um": 0.0', b'"depth_correction_um": 90.0', 1))
+    assert not verify(tmp_path / "x").ok
+    with raises(InputError, "damaged-metadata"):
+        build(CORONAL, tmp_path / "y", fields=tmp_path / "x", client=options["client"])
+    assert not (tmp_path / "y").exists()
+    assert refine(CORONAL, annotation, tmp_path / "x", **options).ok
+    assert path.read_bytes() == before
 
 
 @pytest.mark.slow
@@ -386,15 +419,18 @@ def test_an_unknown_structure_to_hold_out_is_refused_with_suggestions(flat, anno
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_batch_refines_each_dataset_first(flat, annotation, connect, tmp_path):
+def test_a_batch_refines_each_dataset_first(flat, annotation, connect, remote, tmp_path):
+    """The annotation lies in a bucket, the root on this disk."""
     lost = brains.records(CORONAL, TWO)[1][1]["id"]
-    options = {"refine": annotation, "resolution": 200, "chunk": 32}
+    bucket, name = str(remote.url("annotations")), annotation.name
+    Target.of(bucket, remote.options).write(name, annotation.read_bytes())
+    options = {"refine": f"{bucket}/{name}", "storage_options": remote.options, "resolution": 200, "chunk": 32}
     report = build_many([CORONAL], tmp_path, client=connect(flat(faults=gone(lost))), **options)
     assert (report.ok, report.states) == (False, {"unfinished": 1})
     assert not (tmp_path / f"{CORONAL}.ome.zarr").exists()
     client = connect(flat())
     report = build_many([CORONAL], tmp_path, client=client, **options)
-    assert (report.ok, report.states) == (True, {"built": 1})
+    assert (report.ok, report.states) == (True, {"built": 1}), report.failures
     fields = RefinedFields.open(tmp_path / f"fields/{CORONAL}")
     document = json.loads((tmp_path / f"{CORONAL}.ome.zarr/atlaszarr/build.json").read_text())
     assert fields.digest in json.dumps(document)

@@ -11,6 +11,7 @@ import zarr
 from atlaszarr import verify
 from atlaszarr.cli.commands import main
 from atlaszarr.dataset_batch.journal import BATCH, REQUEST, Journal, Row
+from atlaszarr.engine.verify import VerifyReport, joined
 from atlaszarr.errors import InputError
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
@@ -142,3 +143,12 @@ def test_a_target_that_the_journal_calls_finished_and_that_is_gone_is_a_defect(r
     for name in ("11.ome.zarr", "a.ome.zarr", "named as they like"):
         shutil.rmtree(root / name)
     assert found(root) == {("missing", "11.ome.zarr"), ("missing", "12.ome.zarr")}
+
+
+def test_a_folder_of_images_and_refinements_counts_both():
+    parts = [VerifyReport("a", 3, 2, ()), VerifyReport("b", 4, 0, (), sections=6, fields=4)]
+    report = joined("x", parts, [])
+    assert report.extent == "7 objects, the levels of 2 blocks, the fields of 4 of 6 sections"
+    assert (report.to_dict()["sections"], report.to_dict()["fields"]) == (6, 4)
+    assert joined("x", parts[1:], []).extent == "4 objects, the fields of 4 of 6 sections"
+    assert "sections" not in joined("x", parts[:1], []).to_dict()

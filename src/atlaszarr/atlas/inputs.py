@@ -14,7 +14,7 @@ from ..allen.client import AllenClient
 from ..assets.locate import locate
 from ..errors import InputError
 from ..reference_volumes import ReferenceVolume, unknown_labels, unknown_labels_remark
-from ..stores.locations import normalize, overlap, overlapping, protocol_of, shown
+from ..stores.locations import normalize, options_for, overlap, overlapping, shown
 from ..stores.target import Target
 from ..terminology.terminology import Terminology, refuse_other_ontology, terminology_of
 
@@ -26,12 +26,6 @@ Opening = Callable[..., AbstractContextManager[ReferenceVolume]]
 def uris_of(given: Uri | Sequence[Uri]) -> tuple[Uri, ...]:
     """One URI or several, as a tuple."""
     return (given,) if isinstance(given, str | os.PathLike) else tuple(given)
-
-
-def options_for(uri: Uri, target: Uri, storage_options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The storage options of a source: those given, if it has the protocol of the target or the target is a path."""
-    own, others = protocol_of(uri), protocol_of(target)
-    return storage_options if own and others in ("", own) else None
 
 
 def refuse_overlaps(sources: Iterable[Uri], targets: Sequence[Target]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .build import BUILD, chosen, given_options, print_estimate
+from .build import BUILD, REFINE, chosen, given_options, print_estimate
 from .options import API, CATALOGUE, CRITERIA, DATASETS, OUTPUT, STORE, WRITING, client, options
 from .terminal import echo, echo_data, progress_bars, say
 
@@ -24,12 +24,7 @@ from .terminal import echo, echo_data, progress_bars, say
     "ROOT/batch/measure.parquet.",
 )
 @click.option("--by-hemisphere", is_flag=True, help="With --measure: measure the left and the right side too.")
-@click.option(
-    "--refine",
-    metavar="ANNOTATION",
-    help="Refine each dataset to this annotation first, see the command refine, into FIELDS/ID [ROOT/fields/ID].",
-)
-@options(*API, *CATALOGUE, *OUTPUT)
+@options(REFINE, *API, *CATALOGUE, *OUTPUT)
 def batch(
     root: str,
     ids: str | None,
@@ -63,7 +58,7 @@ def batch(
     if ids is None:
         criteria["plane"] = values.pop("plane")
     if dry_run:
-        print_estimate(ids, criteria, limit, values, as_json)
+        print_estimate(ids, criteria, limit, refine, values, as_json)
         return 0
     with client() as service, progress_bars("batch", resumable=_resumable(scheduler)) as bars:
         report = build_many(

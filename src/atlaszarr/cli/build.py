@@ -105,14 +105,22 @@ BUILD = (
 
 
 #: Options of `build` that an estimate of many section datasets does not know.
-_UNESTIMATED = ("atlas", "detection_xy", "displacement", "fields", "plane")
+_UNESTIMATED = ("atlas", "detection_xy", "displacement", "plane")
 #: Section datasets that cannot be built and are named with an estimate.
 _MOST_FAILURES = 20
 
 
+#: Of several section datasets.
+REFINE = click.option(
+    "--refine",
+    metavar="ANNOTATION",
+    help="Refine each dataset to this annotation first, see the command refine, into FIELDS/ID [ROOT/fields/ID].",
+)
+
+
 @click.command()
 @click.argument("dataset_id", callback=as_id, required=False)
-@options(*DATASETS, *CRITERIA, *BUILD, STORE, *API, *CATALOGUE, *OUTPUT)
+@options(*DATASETS, *CRITERIA, *BUILD, REFINE, STORE, *API, *CATALOGUE, *OUTPUT)
 def plan(
     dataset_id: int | None,
     ids: str | None,
@@ -121,6 +129,7 @@ def plan(
     specimen: int | None,
     id: int | None,
     limit: int | None,
+    refine: str | None,
     storage_options: dict[str, Any],
     as_json: bool,
     **values: Any,
@@ -137,8 +146,14 @@ def plan(
     if dataset_id is None:
         if ids is None:
             criteria["plane"] = values.pop("plane")
-        print_estimate(ids, criteria, limit, values, as_json)
+        print_estimate(ids, criteria, limit, refine, values, as_json)
         return
+    if refine is not None:
+        raise InputError(
+            f"--refine is for several section datasets; run `atlaszarr refine {dataset_id} FIELDS --annotation "
+            f"ANNOTATION`, then `atlaszarr plan {dataset_id} --fields FIELDS`",
+            code="conflicting-options",
+        )
     if given := sorted(given_options({**criteria, "ids": ids, "limit": limit})):
         raise InputError(
             f"--{given[0]} selects several section datasets; give it without the id {dataset_id}",
@@ -171,7 +186,12 @@ def chosen(service: Any, ids: str | None, criteria: Mapping[str, Any], limit: in
 
 
 def print_estimate(
-    ids: str | None, criteria: Mapping[str, Any], limit: int | None, values: Mapping[str, Any], as_json: bool
+    ids: str | None,
+    criteria: Mapping[str, Any],
+    limit: int | None,
+    refine: str | None,
+    values: Mapping[str, Any],
+    as_json: bool,
 ) -> None:
     """Print what the builds of several section datasets cost together: `plan`, and ``batch --dry-run``."""
     from ..dataset_build.estimate import estimate, estimate_plans
@@ -184,6 +204,8 @@ def print_estimate(
             code="not-supported",
         )
     given.pop("workers", None)
+    if given.pop("fields", None) is not None or refine is not None:
+        say("the estimate is of sections at their recorded depths; give an id and --fields for an exact plan")
     with client() as service, progress_bars("plan") as progress:
         if service.catalogue is None:
             datasets = chosen(service, ids, criteria, limit)
@@ -198,6 +220,8 @@ def print_estimate(
             if ids is not None:
                 criteria, limit = {"id": chosen(service, ids, criteria, limit)}, None
             found = estimate(service.catalogue, **criteria, limit=limit, **given)
+    if refine is not None:
+        found = found.refined(len(set(given["view"])))
     if as_json:
         echo_data(json.dumps(found.to_dict()))
     else:
@@ -231,6 +255,7 @@ def build(
     For instance: atlaszarr build 74272479 nrp1.ome.zarr
     """
     from ..dataset_build.api import build as run_build
+    from ..stores.locations import is_url
 
     if dry_run:
         _print_plans(dataset_id, target, storage_options, values, as_json)
@@ -263,7 +288,7 @@ def build(
                 echo(f"registered: {view.asset} in {', '.join(view.listed_in)}")
             if view.state != "unfinished":
                 image = view.target if values["mode"] == "volume" else f"{view.target}/0"
-                echo(f"open it with: {_python_to_open(image, storage_options)}")
+                echo(f"open it with: {_python_to_open(image, storage_options if is_url(image) else {})}")
     return 0 if report.ok else 1
 
 
@@ -317,5 +342,5 @@ def verify(target: str, deep: bool, storage_options: dict[str, Any], as_json: bo
     for defect in report.defects:
         echo(f"{defect.kind}: {defect}")
     found = "sound" if report.ok else "1 defect" if len(report.defects) == 1 else f"{len(report.defects)} defects"
-    echo(f"{found}: {report.target} ({report.objects:,} objects, the levels of {report.blocks:,} blocks)")
+    echo(f"{found}: {report.target} ({report.extent})")
     return 0 if report.ok else 1

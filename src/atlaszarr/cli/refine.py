@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "hold_out",
     multiple=True,
     metavar="ACRONYM",
-    help="Leave this structure out of the fit within the plane, by acronym, name or id, for judging; repeatable.",
+    help="Leave this structure out of the depth and the fit, by acronym, name or id, for judging; repeatable.",
 )
 @click.option("--terminology", metavar="CSV", help="Terminology of --hold-out [by manifest, or next to ANNOTATION].")
 @click.option(

@@ -48,7 +48,7 @@ from ..regions.annotation import annotation_levels, annotation_of
 from ..regions.matching import require_matching_level
 from ..sections.options import Options
 from ..stores.documents import LARGEST, json_bytes, parse_object
-from ..stores.locations import is_url, normalize_folder, shown
+from ..stores.locations import is_url, normalize_folder, options_for, options_of_target, shown
 from ..stores.target import Target
 from ..stores.temporary import temporary_folder
 from ..terminology.terminology import terminology_of
@@ -112,8 +112,11 @@ def build_many(
         Datasets, their ids, or a result of `AllenClient.search`; one that is repeated is built once.
     root : str or path-like
         A folder or any URL that fsspec opens.
-    mode, view, client, storage_options, allow_missing
+    mode, view, client, allow_missing
         Same as in `build`.
+    storage_options : mapping, optional
+        Options for fsspec: of the root and of `measure`, `fields` and `refine` with the same protocol, or of these
+        alone if the root is a path.
     scheduler : str, distributed.Client or distributed.LocalCluster, optional
         Same as in `build`. Each dataset is one task, which computes on threads of its worker.
     workers : int, optional
@@ -159,10 +162,10 @@ def build_many(
     """
     client = client or AllenClient()
     views = _views(mode, view, options, client)
+    target = Target.of(root, options_of_target(root, storage_options, fields, refine, measure))
     annotation = _annotation(measure, by_hemisphere, views[0], storage_options)
-    target = Target.of(root, storage_options)
-    reference = _reference(refine, storage_options)
-    refined = _fields(fields, None if reference is None else f"{target.url}/fields", storage_options)
+    reference = _reference(refine, root, storage_options)
+    refined = _fields(fields, None if reference is None else f"{target.url}/fields", root, storage_options)
     request = {
         "layout": LAYOUT,
         "mode": mode,
@@ -177,7 +180,7 @@ def build_many(
     chosen = _chosen(datasets)
     count = worker_count(workers)
     at_once = min(count, len(chosen)) if resolved == "threads" else 1
-    folder = Target.of(f"{target.url}/{BATCH}", storage_options)
+    folder = Target(f"{target.url}/{BATCH}", target.storage_options)
     described, sent = itself, client
     if client.catalogue is not None and resolved != "threads" and not is_url(client.catalogue.url):
         # Workers may not reach a folder of this machine; to read a dataset here takes some ten milliseconds of its CPU.
@@ -194,6 +197,7 @@ def build_many(
         overwrite=overwrite,
         fields=refined,
         refine=reference,
+        storage_options=dict(storage_options or {}),
     )
     stopped = threading.Event()
     _refuse_file(folder)
@@ -266,7 +270,9 @@ def _annotation(
     return location
 
 
-def _reference(refine: str | os.PathLike[str] | None, storage_options: Mapping[str, Any] | None) -> str | None:
+def _reference(
+    refine: str | os.PathLike[str] | None, root: str | os.PathLike[str], storage_options: Mapping[str, Any] | None
+) -> str | None:
     """The location of the annotation of refinements, which is opened.
 
     Raises
@@ -282,13 +288,16 @@ def _reference(refine: str | os.PathLike[str] | None, storage_options: Mapping[s
     location = normalize_folder(refine)
     with (
         temporary_folder() as spool,
-        open_annotation(location, spool, storage_options=storage_options if is_url(location) else None),
+        open_annotation(location, spool, storage_options=options_for(location, root, storage_options)),
     ):
         return location
 
 
 def _fields(
-    fields: str | os.PathLike[str] | None, made: str | None, storage_options: Mapping[str, Any] | None
+    fields: str | os.PathLike[str] | None,
+    made: str | None,
+    root: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None,
 ) -> str | None:
     """The location of the folder of refinements; those that the batch makes lie at `made` by default.
 
@@ -308,7 +317,7 @@ def _fields(
             code="wrong-type",
         )
     location = normalize_folder(fields)
-    if made is None and Target.of(location, storage_options if is_url(location) else None).folders() == []:
+    if made is None and Target.of(location, options_for(location, root, storage_options)).folders() == []:
         raise NotFoundError(
             f"{shown(location)} holds no refinement; give a folder that holds the refinement of each dataset as <id>, "
             "as `atlaszarr batch --refine` writes it",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import ctypes
-import json
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -79,6 +78,8 @@ class DatasetTask:
         Location of the folder with the refinement of each dataset.
     refine : str, optional
         Location of the annotation to which each dataset is refined first, into `fields`.
+    storage_options : mapping
+        Of `atlaszarr.build`.
     """
 
     root: Target
@@ -91,6 +92,7 @@ class DatasetTask:
     overwrite: bool = False
     fields: str | None = None
     refine: str | None = None
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def require_root(self) -> None:
         """Raise a SchedulerError if the root is a folder that this worker does not share with the batch."""
@@ -111,12 +113,19 @@ class DatasetTask:
 
         options = {name: self.options[name] for name in ("workers", "allow_missing")}
         assert self.refine is not None
-        return self._owning(partial(refine, record, self.refine, f"{self.fields}/{record.id}", **options))
+        target = f"{self.fields}/{record.id}"
+        options["storage_options"] = self._options_for(target, self.refine)
+        return self._owning(partial(refine, record, self.refine, target, **options))
 
     def build(self, record: SectionDataset) -> BuildReport:
         """Build a dataset; waits as long as a lease lasts while another process builds its target."""
-        fields = None if self.fields is None else f"{self.fields}/{record.id}"
-        return self._owning(partial(build, record, self.target(record.id), fields=fields, **self.options))
+        target, fields = self.target(record.id), None if self.fields is None else f"{self.fields}/{record.id}"
+        given = self._options_for(target, fields or "")
+        return self._owning(partial(build, record, target, fields=fields, storage_options=given, **self.options))
+
+    def _options_for(self, *locations: str) -> Mapping[str, Any] | None:
+        """The storage options, if one of the locations is a URL; paths have none."""
+        return self.storage_options if any(map(is_url, locations)) else None
 
     def _owning(self, write: Callable[..., _Report]) -> _Report:
         """Write a target, replace one of other options if that is wanted, and wait while another process writes it."""
@@ -125,7 +134,6 @@ class DatasetTask:
             try:
                 return write(
                     client=self.client,
-                    storage_options=json.loads(self.root.storage_options),
                     scheduler="threads",
                     overwrite=overwrite,
                     progress=self.progress,
@@ -145,9 +153,8 @@ class DatasetTask:
         from ..regions.annotation import annotation_of
         from ..regions.statistics import region_statistics
 
-        options = json.loads(self.root.storage_options)
         try:
-            annotation_of(self.measure, 0, options if is_url(str(self.measure)) else None)
+            annotation_of(self.measure, 0, self.storage_options if is_url(str(self.measure)) else None)
         except AtlaszarrError as error:  # the process of the batch has opened it
             raise SchedulerError(
                 f"a worker cannot read the annotation: {error}; give one that all workers reach, then run the same "
@@ -158,7 +165,7 @@ class DatasetTask:
             target,
             self.measure,
             by_hemisphere=self.by_hemisphere,
-            storage_options=options,
+            storage_options=self.storage_options,
             scheduler="threads",
             workers=self.options["workers"],
         )

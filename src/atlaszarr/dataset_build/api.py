@@ -29,7 +29,7 @@ from ..engine.writer import Progress, write
 from ..errors import InputError
 from ..sections.fields import Fields, SectionFields, fields_of
 from ..sections.options import Options, SectionsOptions, VolumeOptions
-from ..stores.locations import overlapping, shown
+from ..stores.locations import options_of_target, overlapping, shown
 from ..stores.target import Target
 from .job import DatasetJob
 from .layout import BuildLayout
@@ -91,7 +91,7 @@ def plan(
     """
     view_options = options_of_views(mode, view, options)
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
-    given = fields_of(fields, storage_options)
+    given = fields_of(fields, storage_options, target)
     client = client or AllenClient()
     count = worker_count(workers)
     targets: list[Target | None]
@@ -150,7 +150,8 @@ def build(
     client : AllenClient, optional
         Default: a client with default options.
     storage_options : mapping, optional
-        Options for fsspec. They are never printed or written.
+        Options for fsspec: of the target and of `fields` with the same protocol, or of `fields` alone if the target is
+        a path. They are never printed or written.
     scheduler : str, distributed.Client or distributed.LocalCluster, optional
         Runs the tasks: the address of a `distributed` scheduler, a client (used as it is, and left open), a cluster
         object of `distributed`, or ``"threads"``. Default: the active `distributed` client; threads if there is none.
@@ -174,7 +175,7 @@ def build(
         of the template. Further views are templates of their own, and x has the orientation of the atlas.
     fields : str, path-like, RefinedFields or mapping of int to Displacement, optional
         How sections are registered beyond their records, same as in `atlaszarr.open_volume`: the folder FIELDS that
-        `refine` wrote, opened with `storage_options` if it is a URL, the `RefinedFields` opened from it, or your own
+        `refine` wrote, the `RefinedFields` opened from it, which may have storage options of its own, or your own
         fields by SectionImage id. Their digest is part of the request: the same fields resume a target.
     **options
         Further fields of `atlaszarr.sections.options.VolumeOptions` or `SectionsOptions`: resolution (um), ...
@@ -198,9 +199,9 @@ def build(
         If the target cannot be written.
     """
     view_options = options_of_views(mode, view, options)
-    first = Target.of(target, storage_options)
+    first = Target.of(target, options_of_target(target, storage_options, fields))
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
-    given = fields_of(fields, storage_options)
+    given = fields_of(fields, storage_options, target)
     resolved = resolve_scheduler(scheduler, first.url)
     client = client or AllenClient()
     dataset, fetched = _dataset(dataset, client)

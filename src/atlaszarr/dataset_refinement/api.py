@@ -42,7 +42,7 @@ from ..sections.options import SectionsOptions
 from ..sections.refined import RefinedFields
 from ..stores.documents import json_bytes, parse_object
 from ..stores.local import write_whole
-from ..stores.locations import is_url, normalize, output_file, overlap, shown
+from ..stores.locations import normalize, options_for, options_of_target, output_file, overlap, shown
 from ..stores.target import Target
 from ..terminology.terminology import Terminology, terminology_of
 from ..versions import version
@@ -98,14 +98,17 @@ def refine(
     template : str or path-like, optional
         Path or URL of a template in the same space, which tells depths better than labels do.
     hold_out : str or sequence of str or int
-        Structures, by acronym, name or id, that take no part in the fit within the plane, with their descendants. The
-        depth is found with all structures, and the figures count all.
+        Structures, by acronym, name or id, that take no part in the depth and the fit within the plane, with their
+        descendants. The figures count all structures, and so does the choice whether the fit is kept.
     terminology : Terminology, str or path-like, optional
         The structures of `hold_out`. Default: those of the annotation, if it has a terminology.
     resolution : float
         Pixel size of the fields in um: 50, or a whole fraction of it such as 25 or 10. Fields of 25 um serve builds of
         all resolutions.
-    client, storage_options, scheduler, workers
+    storage_options : mapping, optional
+        Options for fsspec: of the target and of inputs with the same protocol, or of the inputs alone if the target is
+        a path.
+    client, scheduler, workers
         Same as in `atlaszarr.build`. A section is a task. The result has the same bytes for every scheduler and any
         number of workers.
     allow_missing : bool
@@ -141,7 +144,11 @@ def refine(
     check_libraries()
     pixels_joined(FITTED, resolution)
     path = None if preview is None else output_file(preview, FORMATS)
-    opened = None if target is None else Target.of(target, storage_options)
+    opened = (
+        None
+        if target is None
+        else Target.of(target, options_of_target(target, storage_options, annotation, template, terminology))
+    )
     for name, volume in (("annotation", annotation), ("template", template)):
         if opened is not None and volume is not None and overlap(normalize(volume), opened.url):
             raise InputError(
@@ -152,13 +159,13 @@ def refine(
     client = client or AllenClient()
     hold_out = [hold_out] if isinstance(hold_out, str) else list(hold_out)
     with ExitStack() as stack:
-        held_out = _labels(hold_out, terminology, annotation, storage_options)
+        held_out = _labels(hold_out, terminology, annotation, target, storage_options)
         dataset = client.imaged(dataset)
         space, plane = reference_space(dataset.space).frame, plane_of(dataset)
         Grid(space, resolution)
 
         def planes(volume: str | os.PathLike[str], **options: bool) -> VolumePlanes:
-            given = storage_options if is_url(os.fspath(volume)) else None
+            given = options_for(volume, target, storage_options)
             return stack.enter_context(open_planes(volume, plane, resolution, space, given, **options))
 
         labels = planes(annotation)
@@ -233,14 +240,15 @@ def _labels(
     hold_out: Sequence[str | int],
     terminology: Terminology | str | os.PathLike[str] | None,
     annotation: str | os.PathLike[str],
+    target: str | os.PathLike[str] | None,
     storage_options: Mapping[str, Any] | None,
 ) -> tuple[int, ...]:
     """The labels of structures and their descendants, sorted."""
     if not hold_out:
         return ()
-    given = storage_options if is_url(os.fspath(annotation)) else None
-    located = locate(annotation, given)
-    structures = terminology_of(terminology, located, given if terminology is None else storage_options)
+    located = locate(annotation, options_for(annotation, target, storage_options))
+    source = terminology if isinstance(terminology, str | os.PathLike) else annotation
+    structures = terminology_of(terminology, located, options_for(source, target, storage_options))
     found = {each.value for key in hold_out for each in structures.descendants(key)}
     return tuple(sorted(value for value in found if value is not None))
 
@@ -263,7 +271,7 @@ def _as_it_is(comparison: Comparison, client: AllenClient, running: Scheduler, p
     failures = tuple(each for each in found.values() if isinstance(each, MissingImage))
     scores = {k: each for k, each in found.items() if not isinstance(each, MissingImage)}
     depths = Depths.found(dataset, scores)
-    judged = dict(zip(scores, results(judge, "fits", depths.of), strict=True))
+    judged = dict(zip(depths.of, results(judge, "fits", depths.of_fits), strict=True))
     missing = {failure.request.image_id: failure.reason for failure in failures}
     rows = rows_of(dataset, depths, judged, {}, missing)
     return Refinement(dataset.id, None, "not refined", rows, depths.dataset, failures)

@@ -35,7 +35,7 @@ class Comparison:
         Of the annotation.
     template : VolumePlanes or None
     hold_out : tuple of int
-        Labels that take no part in the fit.
+        Labels that take no part in the depth and the fit.
     """
 
     dataset: SectionDataset
@@ -69,20 +69,30 @@ class Comparison:
         pixels, inside = self.planes(position).register_whole(0, image)
         labels = self._read(self.labels, at)
         template = None if self.template is None else self._read(self.template, at)
-        scores = depth_scores(pixels, inside, labels, self.options.resolution, template)
+        compared = self._compared(labels)
+        scores = depth_scores(pixels, inside, labels, self.options.resolution, template, compared)
         best = int(scores.argmax())
         still, greys = np.zeros((2, *inside.shape)), None if template is None else template[best]
-        figures = figures_of(pixels, inside, labels[best], still, self.options.resolution, template=greys)
+        shown = inside & compared
+        figures = figures_of(pixels, shown, labels[best], still, self.options.resolution, template=greys)
         return {"scores": scores.tolist(), "correlation": max(figures.correlation, figures.unseen)}
 
-    def fit(self, position: int, correction: float, image: SectionImage) -> Fit:
-        """Fit a section at its corrected depth; see `atlaszarr.refinement.section.refine_section`."""
+    def fit(self, position: int, correction: float, refused: float, image: SectionImage) -> Fit:
+        """Fit a section at its corrected depth; see `atlaszarr.refinement.section.refine_section`.
+
+        Parameters
+        ----------
+        position : int
+        correction, refused : float
+            What is added to its depth, and what if the fit is refused, in um.
+        image : SectionImage
+        """
         given, template = self._given(position, correction, image)
         section = refine_section(*given, self.options.resolution, template=template, hold_out=self.hold_out)
         recorded = section.before
         if correction:
             recorded = self.figures(position, 0.0, image, np.zeros_like(section.field))
-        return Fit(section, recorded)
+        return Fit(section, recorded, correction if section.kept else refused)
 
     def figures(self, position: int, correction: float, image: SectionImage, field: Array) -> Figures:
         """How well a field, in um and x first, fits a section at a corrected depth."""
@@ -98,6 +108,10 @@ class Comparison:
         template = None if self.template is None else self._read(self.template, at)[0]
         return (*planes.register_whole(0, image), self._read(self.labels, at)[0]), template
 
+    def _compared(self, planes: Sequence[NDArray[Any]]) -> Mask:
+        """The pixels that are not held out in any of the planes of the annotation."""
+        return np.asarray(~np.logical_or.reduce([np.isin(labels, self.hold_out) for labels in planes]))
+
     def _read(self, volume: VolumePlanes, coordinates: Sequence[float]) -> list[NDArray[Any]]:
         volume.require_reachable()
         return volume.on_grid(coordinates, self.grid)
@@ -110,25 +124,29 @@ class Fit:
     Attributes
     ----------
     section : RefinedSection
-        At the corrected depth.
+        At the depth at which it was fitted.
     recorded : Figures
         Of the recorded registration at the recorded depth.
+    correction : float
+        What is added to its depth, in um.
     """
 
     section: RefinedSection
     recorded: Figures
+    correction: float
 
     def to_json(self) -> dict[str, Any]:
         """All but the field, in JSON's types."""
         content = {each.name: getattr(self.section, each.name) for each in fields(RefinedSection)}
         del content["field"]
         content |= {name: asdict(content[name]) for name in ("before", "after")}
-        return {**content, "deformation": list(self.section.deformation), "recorded": asdict(self.recorded)}
+        content |= {"deformation": list(self.section.deformation), "recorded": asdict(self.recorded)}
+        return {**content, "correction": self.correction}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Fit:
         """The inverse of `to_json`, with an empty field."""
         known = {**content, "field": np.zeros((2, 0, 0)), "deformation": tuple(content["deformation"])}
         known |= {name: Figures(**content[name]) for name in ("before", "after")}
-        recorded = Figures(**known.pop("recorded"))
-        return cls(RefinedSection(**known), recorded)
+        recorded, correction = Figures(**known.pop("recorded")), known.pop("correction")
+        return cls(RefinedSection(**known), recorded, correction)

@@ -81,3 +81,8 @@ class RefinementFiles(Multiscale, kind="refinement"):
     ) -> Iterator[Defect]:
         """No defects: there are no levels to compare, and the digests of all objects are compared already."""
         return iter(())
+
+    def counts(self, found: Ledger, tasks: Sequence[Task]) -> Mapping[str, int]:
+        """The sections, and those of them that have a field."""
+        fields = sum(bool(found.done[task].written) for task in found.done if task[1][1] == FIELDS)
+        return {"sections": len(self.ids), "fields": fields}

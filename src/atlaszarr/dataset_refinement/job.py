@@ -1,8 +1,9 @@
 """The job of a refinement: three steps for each section, each of which records what the next one needs.
 
 1. Scores: how well the section fits at other depths. From the scores of all sections follow the corrected depths.
-2. Fits: the section is fitted at its corrected depth. The fitted field is written to ``atlaszarr/fitted``, with the
-   pixels at which sections are fitted, whatever the resolution: a task of the next step reads those of many sections.
+2. Fits: the section is fitted at its corrected depth; one whose fit is refused may take that of the dataset. The fitted
+   field is written to ``atlaszarr/fitted``, with the pixels at which sections are fitted, whatever the resolution: a
+   task of the next step reads those of many sections.
 3. Fields: the fitted fields of the neighbours are read, and the field that agrees with them is written.
 
 The ledger holds the scores and figures, so that a run that was killed resumes after the last task. The fitted fields
@@ -113,7 +114,7 @@ class RefinementJob(ImageJob):
         removed = {k for k, fit in self._recorded(FITS, "fit").items() if fit["kept"]}
         removed -= {k for k in removed if done[task_of(k, FITS)].written}
         if removed:  # since the target was finished
-            order = self._order(self._depths().of)
+            order = self._order(self._corrections())
             left = [k for k in order if (task := task_of(k, FIELDS)) in again or task not in done]
             again |= {task_of(near, FITS) for k in left for near in _window(order, k) if near in removed}
         return again
@@ -139,14 +140,15 @@ class RefinementJob(ImageJob):
         """Start a step of some sections; each image is fetched once, for its first step."""
         positions = [task[1][0] for task in tasks]
         self._total = len(self._images) + len(set(positions) - set(self._images))
-        corrections = {} if number == SCORES else self._depths().of
-        order, fits = self._order(corrections), self._recorded(FITS, "fit") if number == FIELDS else {}
+        given = self._depths().of_fits if number == FITS else {}
+        corrections, fits = ({}, {}) if number != FIELDS else (self._corrections(), self._recorded(FITS, "fit"))
+        order = self._order(corrections)
         for k in positions:
             image = self._fetch(k)
             if number == SCORES:
                 yield partial(scheduler.compute, _write_scores, *shared, k, image)
             elif number == FITS:
-                yield partial(scheduler.compute, _write_fit, *shared, k, corrections.get(k, 0.0), image)
+                yield partial(scheduler.compute, _write_fit, *shared, k, *given.get(k, (0.0, 0.0)), image)
             else:
                 near = [_Neighbour(j, corrections[j], self._depth(j, corrections), fits[j]) for j in _window(order, k)]
                 yield partial(scheduler.compute, _write_field, *shared, k, near, image)
@@ -192,6 +194,11 @@ class RefinementJob(ImageJob):
     def _depths(self) -> Depths:
         return Depths.found(self._comparison.dataset, self._recorded(SCORES, "scores"))
 
+    def _corrections(self) -> dict[int, float]:
+        """What is added to the depths of the sections that have images, by position; known when they are fitted."""
+        fits = self._recorded(FITS, "fit")
+        return {k: fits[k]["correction"] if k in fits else um for k, um in self._depths().of.items()}
+
     def _recorded(self, step: int, name: str) -> dict[int, Any]:
         """What a step recorded of each section under a name, by position; not of those without an image."""
         entries = ((k, self._entries.get(task_of(k, step))) for k in self._positions)
@@ -223,8 +230,8 @@ class RefinementJob(ImageJob):
         """The document of the refinement."""
         dataset, comparison = self._comparison.dataset, self._comparison
         ids = [section.image_id for section in dataset.sections]
-        depths, written = self._depths(), self._recorded(FIELDS, "written")
-        corrections = {id: depths.of.get(k, depths.dataset) for k, id in enumerate(ids)}
+        own, shared, written = self._corrections(), self._depths().dataset, self._recorded(FIELDS, "written")
+        corrections = {id: own.get(k, shared) for k, id in enumerate(ids)}
         fields = {ids[k]: each["sha256"] for k, each in written.items() if each["sha256"]}
         pixels = pixels_of(comparison.labels.plane, comparison.grid)
         return refinement_document(dataset, pixels, corrections, fields, self._made_of)
@@ -262,9 +269,11 @@ def score(comparison: Comparison, position: int, image: SectionImage | MissingIm
     return comparison.scores(position, image) if isinstance(image, SectionImage) else image
 
 
-def judge(comparison: Comparison, position: int, image: SectionImage, correction: float) -> dict[str, Any]:
-    """What is recorded of the fit of a section."""
-    return comparison.fit(position, correction, image).to_json()
+def judge(
+    comparison: Comparison, position: int, image: SectionImage, corrections: tuple[float, float]
+) -> dict[str, Any]:
+    """What is recorded of the fit of a section, with the corrections of its depth that `Comparison.fit` takes."""
+    return comparison.fit(position, *corrections, image).to_json()
 
 
 def _write_scores(
@@ -280,7 +289,12 @@ def _write_scores(
 
 
 def _write_fit(
-    comparison: Comparison, files: RefinementFiles, position: int, correction: float, image: SectionImage | MissingImage
+    comparison: Comparison,
+    files: RefinementFiles,
+    position: int,
+    correction: float,
+    refused: float,
+    image: SectionImage | MissingImage,
 ) -> list[Done]:
     """Write the fitted field of a section at its corrected depth, and record its figures."""
 
@@ -288,7 +302,7 @@ def _write_fit(
         if isinstance(image, MissingImage):
             yield _made(position, FITS, image, {}, {})
             return
-        fit = comparison.fit(position, correction, image)
+        fit = comparison.fit(position, correction, refused, image)
         field = np.stack([binned(part, comparison.factor) for part in fit.section.field]).astype("<f4")
         objects = {_fitted_key(files, position): _layout(field.shape).encode(field)} if fit.section.kept else {}
         yield _made(position, FITS, image, objects, {"fit": fit.to_json()})

@@ -211,6 +211,10 @@ class Multiscale:
         """
         return None
 
+    def counts(self, found: Ledger, tasks: Sequence[Task]) -> Mapping[str, int]:
+        """What a validation counts of these tasks, by the attributes of `atlaszarr.engine.verify.VerifyReport`."""
+        return {"blocks": len(tasks)}
+
     @property
     def pyramid(self) -> Pyramid:
         """The pyramid of the arrays."""

@@ -51,12 +51,26 @@ class VerifyReport:
     blocks : int
         Blocks whose coarser levels were compared with the finer ones.
     defects : tuple of Defect
+    sections, fields : int
+        Of refinements: their sections, and those of them that have a field.
     """
 
     target: str
     objects: int
     blocks: int
     defects: tuple[Defect, ...]
+    sections: int = 0
+    fields: int = 0
+
+    @property
+    def extent(self) -> str:
+        """What was validated, in words."""
+        parts = [f"{self.objects:,} objects"]
+        if self.blocks or not self.sections:
+            parts.append(f"the levels of {self.blocks:,} blocks")
+        if self.sections:
+            parts.append(f"the fields of {self.fields:,} of {self.sections:,} sections")
+        return ", ".join(parts)
 
     @property
     def ok(self) -> bool:
@@ -64,12 +78,13 @@ class VerifyReport:
         return not self.defects
 
     def to_dict(self) -> dict[str, Any]:
-        """The report in JSON's types."""
+        """The report in JSON's types; `sections` and `fields` only of refinements."""
         return {
             "target": self.target,
             "ok": self.ok,
             "objects": self.objects,
             "blocks": self.blocks,
+            **({"sections": self.sections, "fields": self.fields} if self.sections else {}),
             "defects": [{"kind": defect.kind, "key": defect.key, "text": defect.text} for defect in self.defects],
         }
 
@@ -78,11 +93,18 @@ class VerifyReport:
         defects = [f"{defect.kind}: {defect.key} {defect.text}" for defect in self.defects]
         rows: list[tuple[str, object]] = [
             ("target", self.target),
-            ("objects", f"{self.objects:,}"),
-            ("blocks", f"{self.blocks:,}"),
+            ("validated", self.extent),
             ("defects", defects or "none"),
         ]
         return table_html("Sound" if self.ok else f"{len(defects)} defects", rows)
+
+
+def joined(target: str, parts: Iterable[VerifyReport], defects: Iterable[Defect]) -> VerifyReport:
+    """The report on a target with several parts, with the defects of all of them."""
+    reports = list(parts)
+    names = ("objects", "blocks", "sections", "fields")
+    sums = {name: sum(getattr(report, name) for report in reports) for name in names}
+    return VerifyReport(target, defects=tuple(defects), **sums)
 
 
 def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:
@@ -126,9 +148,9 @@ def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:
         return VerifyReport(target.url, 0, 0, (unfinished,))
     validate_layout(target, root["request"])
     recorded = ledger.read(target, finished=True)
-    defects, blocks = _defects(target, root, recorded, deep)
+    defects, counts = _defects(target, root, recorded, deep)
     objects = sum(len(entry.written) for entry in recorded.done.values())
-    return VerifyReport(target.url, objects, blocks, tuple(defects))
+    return VerifyReport(target.url, objects, defects=tuple(defects), **{"blocks": 0, **counts})
 
 
 def defects_before_build(target: Target, state: str | None, recorded: Ledger) -> list[Defect]:
@@ -147,8 +169,10 @@ def defects_before_build(target: Target, state: str | None, recorded: Ledger) ->
     return defects
 
 
-def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bool) -> tuple[list[Defect], int]:
-    """The defects of a finished target, and how many blocks were compared."""
+def _defects(
+    target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bool
+) -> tuple[list[Defect], Mapping[str, int]]:
+    """The defects of a finished target, and what was compared: see `Multiscale.counts`."""
     defects = [Defect("ledger", name, "cannot be read") for name in recorded.damaged]
     if recorded.digest is None:
         defects.append(Defect("ledger", COMPACT, "is missing"))
@@ -158,14 +182,14 @@ def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bo
         multiscale = multiscale_of(target, recorded)
     except (ValueError, KeyError, TypeError, AttributeError):
         # Nothing else can be compared without the header of the ledger.
-        return defects or [Defect("ledger", COMPACT, "does not describe an image of atlaszarr")], 0
+        return defects or [Defect("ledger", COMPACT, "does not describe an image of atlaszarr")], {}
     if wrong := list(_wrong_layouts(multiscale, recorded)):
-        return defects + wrong, 0  # by this ledger objects may take any amount of memory
+        return defects + wrong, {}  # by this ledger objects may take any amount of memory
     defects += _foreign(multiscale, recorded)
     if not defects or (recorded_root(recorded) or {}).get("request") == root["request"]:
         defects += document_defects(target, recorded)
     if defects and defects[0].kind == "ledger":
-        return defects + list(_undecodable(multiscale)), 0  # objects cannot be compared with this ledger
+        return defects + list(_undecodable(multiscale)), {}  # objects cannot be compared with this ledger
     defects += damaged_objects(target, recorded.done)
     defects += _extra(target, multiscale, recorded)
     defective = {defect.task for defect in defects if defect.task}
@@ -176,7 +200,7 @@ def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bo
             defects.append(defect)
     if not defects:
         defects += label_index.defects(target, recorded, deep)
-    return defects, len(tasks)
+    return defects, multiscale.counts(recorded, tasks)
 
 
 def _wrong_layouts(multiscale: Multiscale, recorded: Ledger) -> Iterator[Defect]:

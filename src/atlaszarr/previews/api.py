@@ -21,7 +21,7 @@ from ..sections.fields import Fields, fields_of
 from ..sections.options import REMOVED_OPTIONS
 from ..sections.planes import section_planes
 from ..stores.local import write_whole
-from ..stores.locations import normalize, output_file, overlap, shown
+from ..stores.locations import normalize, options_for, output_file, overlap, shown
 from ..terminology.terminology import Terminology, terminology_of
 from .annotation_borders import LabelPlane
 from .annotation_planes import label_planes
@@ -194,9 +194,11 @@ def preview(
     labels: list[LabelPlane | None] = [None] * len(coordinates)
     structures = None
     if annotation is not None:
-        located = locate(annotation, storage_options)
-        labels = label_planes(located, across, coordinates, resolution, frame, storage_options)
-        structures = _terminology(terminology, located, storage_options)
+        given = options_for(annotation, None, storage_options)
+        located = locate(annotation, given)
+        labels = label_planes(located, across, coordinates, resolution, frame, given)
+        source = terminology if isinstance(terminology, str | os.PathLike) else annotation
+        structures = _terminology(terminology, located, options_for(source, None, storage_options))
     thumbnails, failures = make_thumbnails(planes, client, progress)
 
     if progress is not None:

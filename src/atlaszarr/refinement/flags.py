@@ -17,7 +17,10 @@ LEAST_CORRELATION = 0.6
 
 
 def flags(
-    sections: Mapping[int, RefinedSection], far: Collection[int] = (), clear: Collection[int] = ()
+    sections: Mapping[int, RefinedSection],
+    far: Collection[int] = (),
+    clear: Collection[int] = (),
+    passing: Collection[int] = (),
 ) -> dict[int, str]:
     """Flag the sections of a dataset that are damaged, turned, far off in depth, or without contrast.
 
@@ -27,12 +30,15 @@ def flags(
         The refined sections of one dataset by SectionImage id.
     far, clear : collection of int
         The ids of those that `DepthCorrection.far` and `DepthCorrection.clear` name.
+    passing : collection of int
+        The ids of those that `atlaszarr.refinement.depth.passing` names.
 
     Returns
     -------
     dict of int to str
         By the ids of the flagged sections, the reason: ``no contrast`` (the section was not judged), ``affine``,
-        ``jacobian`` or ``tissue`` (a hard limit is exceeded), ``depth`` (it is far off), or ``correlation``.
+        ``jacobian`` or ``tissue`` (a hard limit is exceeded), ``depth`` (it is far off), ``correlation``, or ``order``
+        (its corrected depth passes that of another section).
 
     Notes
     -----
@@ -44,7 +50,7 @@ def flags(
     """
     judged = {id: _correlation(section) for id, section in sections.items() if section.reason != "no contrast"}
     least = LEAST_CORRELATION * float(np.median(list(judged.values()))) if len(judged) >= LEAST_SECTIONS else -1.0
-    found = {}
+    found: dict[int, str] = {}
     for id, section in sections.items():
         if section.reason == "no contrast":
             found[id] = "no contrast"
@@ -58,6 +64,8 @@ def flags(
             found[id] = "depth"
         elif judged[id] < least and id not in clear:
             found[id] = "correlation"
+        elif id in passing:
+            found[id] = "order"
     return found
 
 

@@ -17,7 +17,7 @@ from ..displacement.fields import blocks, regular, transposed
 from ..errors import InputError
 from ..geometry.grid import Grid
 from ..geometry.plane import PLANES, Plane
-from ..stores.locations import is_url
+from ..stores.locations import options_for
 from ..transforms import Affine
 
 #: Bytes per pixel while points are computed: float64, in three arrays at a time.
@@ -265,7 +265,11 @@ class AppliedFields(SectionFields):
 Fields: TypeAlias = str | os.PathLike[str] | SectionFields | Mapping[int, Displacement] | None
 
 
-def fields_of(given: Fields, storage_options: Mapping[str, Any] | None = None) -> SectionFields | None:
+def fields_of(
+    given: Fields,
+    storage_options: Mapping[str, Any] | None = None,
+    target: str | os.PathLike[str] | None = None,
+) -> SectionFields | None:
     """The fields that are given as `fields`, as in `atlaszarr.open_volume`.
 
     Parameters
@@ -273,6 +277,8 @@ def fields_of(given: Fields, storage_options: Mapping[str, Any] | None = None) -
     given : str, path-like, RefinedFields, mapping of int to Displacement, or None
     storage_options : mapping, optional
         Options for fsspec, for a URL.
+    target : str or path-like, optional
+        What is written; the options are not for URLs of another protocol, unless it is a path.
 
     Raises
     ------
@@ -284,7 +290,7 @@ def fields_of(given: Fields, storage_options: Mapping[str, Any] | None = None) -
     if isinstance(given, str | os.PathLike):
         from .refined import RefinedFields  # imported here, since most builds do without
 
-        return RefinedFields.open(given, storage_options if is_url(os.fspath(given)) else None)
+        return RefinedFields.open(given, options_for(given, target, storage_options))
     if not isinstance(given, Mapping):
         raise InputError(
             f"fields has type {type(given).__name__}; give the FIELDS that `refine` wrote, or a mapping of "

@@ -148,7 +148,7 @@ class RefinedFields(SectionFields):
                 for id, section in document["sections"].items()
             }
             found = cls(target, operator.index(document["dataset"]), PlaneGrid(plane, grid, mirror), sections)
-            size = math.prod(found.pixels.shape)
+            size, digest = math.prod(found.pixels.shape), document["sha256"]
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise InputError(
                 f"{name}/{DOCUMENT} is damaged ({reason_of(error)}); {_REPAIR}", code="damaged-metadata"
@@ -160,6 +160,10 @@ class RefinedFields(SectionFields):
                 f"refinement {name} has fields at {grid.resolution:g} um, of more than {MOST_PIXELS} pixels; refine "
                 "the dataset at a coarser resolution",
                 code="field-too-large",
+            )
+        if digest != found.digest:
+            raise InputError(
+                f"{name}/{DOCUMENT} has other depths or fields than were written; {_REPAIR}", code="damaged-metadata"
             )
         return found
 
@@ -187,13 +191,7 @@ class RefinedFields(SectionFields):
     @cached_property
     def digest(self) -> str:
         """See `SectionFields`: of depths, alignments, values and pixels of the fields."""
-        plane = self.pixels
-        content = {
-            "dataset": self.dataset_id,
-            "pixels": [plane.grid.space.id, plane.plane.name, plane.grid.resolution, plane.mirror],
-            "sections": {id: [s.correction, s.alignment, s.field] for id, s in sorted(self.sections.items())},
-        }
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return _digest_of_all(self.dataset_id, self.pixels, self.sections)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -355,19 +353,27 @@ def refinement_document(
     made_of : mapping, optional
         What the refinement was made of, as JSON values: options, inputs with their digests, versions, credit.
     """
+    refined = {
+        section.image_id: RefinedRegistration(
+            float(corrections[section.image_id]), alignment_digest(dataset, section), fields.get(section.image_id)
+        )
+        for section in dataset.sections
+        if section.image_id in corrections
+    }
     sections = {
         str(section.image_id): {
             "section_number": section.section_number,
             "depth_recorded_um": section.depth,
-            "depth_correction_um": float(corrections[section.image_id]),
-            "alignment_sha256": alignment_digest(dataset, section),
-            "field_sha256": fields.get(section.image_id),
+            "depth_correction_um": refined[section.image_id].correction,
+            "alignment_sha256": refined[section.image_id].alignment,
+            "field_sha256": refined[section.image_id].field,
         }
         for section in dataset.sections
-        if section.image_id in corrections
+        if section.image_id in refined
     }
     document = {
         "finished": True,
+        "sha256": _digest_of_all(dataset.id, pixels, refined),
         "dataset": dataset.id,
         "reference_space": pixels.grid.space.id,
         "plane": pixels.plane.name,
@@ -474,6 +480,16 @@ class _StoredField:
 def _digest(values: NDArray[np.float32]) -> str:
     """SHA-256 of displacements in um along rows, then columns."""
     return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").data.cast("B")).hexdigest()
+
+
+def _digest_of_all(dataset_id: int, pixels: PlaneGrid, sections: Mapping[int, RefinedRegistration]) -> str:
+    """SHA-256 of all that the registration of the sections of a dataset depends on."""
+    content = {
+        "dataset": dataset_id,
+        "pixels": [pixels.grid.space.id, pixels.plane.name, pixels.grid.resolution, pixels.mirror],
+        "sections": {id: [s.correction, s.alignment, s.field] for id, s in sorted(sections.items())},
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _registration_of(section: Mapping[str, Any], longest: float) -> RefinedRegistration:

@@ -6,11 +6,12 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
 from ..errors import InputError, brief, user_of, without_secrets
 
@@ -158,6 +159,22 @@ def protocol_of(location: str | os.PathLike[str]) -> str:
     """The protocol of a URL, with those chained before it; empty for a local path."""
     text = normalize(location)
     return text.partition("://")[0] if is_url(text) else ""
+
+
+def options_for(
+    source: str | os.PathLike[str], target: str | os.PathLike[str] | None, storage_options: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """The storage options of a source: those given, if it has the protocol of the target or the target is a path."""
+    own, others = protocol_of(source), "" if target is None else protocol_of(target)
+    return storage_options if own and others in ("", own) else None
+
+
+def options_of_target(
+    target: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, *sources: object
+) -> Mapping[str, Any] | None:
+    """The storage options of a target: those given, but none for a path if one of the sources is a URL."""
+    paths = [source for source in sources if isinstance(source, str | os.PathLike)]
+    return storage_options if protocol_of(target) or not any(map(protocol_of, paths)) else None
 
 
 def shown(location: str | os.PathLike[str]) -> str:

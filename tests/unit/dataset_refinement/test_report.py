@@ -17,11 +17,11 @@ def scores(best=0.0, correlation=0.5):
     return {"scores": np.exp(-(((OFFSETS - best) / 300) ** 2)).tolist(), "correlation": correlation}
 
 
-def fit(reason="refined", unseen=0.6):
-    before, after = Figures(0.2, 0.1, 0.93), Figures(0.7, unseen, 0.97)
+def fit(reason="refined", unseen=0.6, correction=40.0, dice=0.92):
+    before, after = Figures(0.2, min(0.1, unseen), 0.93), Figures(0.7, unseen, 0.97)
     kept = reason == "refined"
     section = RefinedSection(np.zeros((2, 4, 4)), 25.0, kept, reason, before, after, 100.0, (30.0, 80.0), 0.7)
-    return Fit(section, Figures(0.15, 0.05, 0.92))
+    return Fit(section, Figures(0.15, min(0.05, unseen), dice), correction)
 
 
 def test_a_fit_is_restored_from_json_without_its_field():
@@ -32,7 +32,7 @@ def test_a_fit_is_restored_from_json_without_its_field():
         one.section.after,
         (30.0, 80.0),
     )
-    assert known.section.weight == one.section.weight == 0.6
+    assert (known.correction, known.section.weight) == (one.correction, one.section.weight) == (40.0, 0.6)
     assert known.section.field.size == 0
 
 
@@ -44,6 +44,12 @@ def test_a_section_without_contrast_has_the_depth_of_the_dataset_and_no_part_in_
     assert depths.of == dict.fromkeys(found, pytest.approx(depths.dataset, abs=1e-9))
     assert depths.far == frozenset()
     assert 2 not in depths.clear
+    assert depths.of_fits == {k: (um, depths.dataset) for k, um in depths.of.items()}
+
+
+def test_a_fit_that_is_refused_has_the_depth_of_the_dataset_unless_the_section_clearly_fits_its_own():
+    depths = Depths(20.0, {0: 20.0, 1: 400.0, 2: 400.0}, clear=frozenset({0, 2}))
+    assert depths.of_fits == {0: (20.0, 20.0), 1: (400.0, 20.0), 2: (400.0, 400.0)}
 
 
 def test_sections_without_contrast_alone_keep_their_depths(dataset):
@@ -54,8 +60,8 @@ def test_sections_without_contrast_alone_keep_their_depths(dataset):
 
 def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_written(dataset):
     written = {0: {"sha256": "x", "figures": {"correlation": 0.65, "unseen": 0.9, "dice": 0.96}, "jacobian": 0.8}}
-    depths = replace(Depths(of={0: 40.0, 1: 40.0}), far=frozenset({1}))
-    fits = {0: fit().to_json(), 1: fit("no rise on the unseen half", 0.08).to_json()}
+    depths = replace(Depths(25.0, of={0: 40.0, 1: 90.0}), far=frozenset({1}))
+    fits = {0: fit().to_json(), 1: fit("no rise on the unseen half", 0.08, correction=25.0).to_json()}
     missing = {dataset.sections[2].image_id: "status 404"}
     rows = rows_of(dataset, depths, fits, {**written, 1: {"sha256": None}}, missing)
     first, second, third, fourth, *_ = rows
@@ -63,7 +69,7 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
     assert (first.unseen_before, first.unseen_after) == (0.05, 0.6)
     assert (first.dice_before, first.dice_after, first.jacobian) == (0.92, 0.96, 0.8)
     assert (first.kept, first.flag, first.reason, first.depth_um) == (True, "", "refined", 40.0)
-    assert (second.kept, second.flag, second.jacobian) == (False, "depth", 0.7)
+    assert (second.kept, second.flag, second.jacobian, second.depth_um) == (False, "depth", 0.7, 25.0)
     assert (third.reason, third.kept, third.depth_um) == ("image missing: status 404", False, None)
     assert fourth.reason == "not compared yet"
     table = list(csv.DictReader(io.StringIO(table_of(rows).decode())))
@@ -84,7 +90,7 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
 
 
 def test_the_report_is_shown_as_text_as_a_table_and_in_notebooks(dataset):
-    fits = {k: fit().to_json() for k in range(len(dataset.sections))}
+    fits = {k: fit(correction=25.0).to_json() for k in range(len(dataset.sections))}
     depths = Depths(25.0, dict.fromkeys(fits, 25.0), frozenset({4}))
     rows = rows_of(dataset, depths, fits, {}, {})
     report = Refinement(dataset.id, "x", "built", rows, depths.dataset, ())
@@ -102,10 +108,53 @@ def test_the_report_is_shown_as_text_as_a_table_and_in_notebooks(dataset):
 def test_flags_of_more_than_half_of_the_sections_that_have_images_are_a_warning(dataset, more):
     *seen, last = dataset.sections
     far = len(seen) // 2 + more
-    fits = {k: fit().to_json() for k in range(len(seen))}
+    fits = {k: fit(correction=25.0).to_json() for k in range(len(seen))}
     depths = Depths(25.0, dict.fromkeys(fits, 25.0), frozenset(range(far)))
     rows = rows_of(dataset, depths, fits, {}, {last.image_id: "status 404"})
     report = Refinement(dataset.id, "x", "built", rows, 25.0, ())
     assert len(report.flagged) == far
     assert report.warning.startswith(f"{far} of {len(seen)} sections are flagged") == bool(more)
     assert ("warning" in dict(report.describe())) == bool(more)
+
+
+def report_of(dataset, fits, shared=25.0):
+    content = {k: each.to_json() for k, each in enumerate(fits)}
+    rows = rows_of(dataset, Depths(shared, dict.fromkeys(content, shared)), content, {}, {})
+    return Refinement(dataset.id, "x", "built", rows, shared, ())
+
+
+def test_a_section_that_passes_another_in_depth_is_flagged(dataset):
+    step = dataset.sections[1].depth - dataset.sections[0].depth
+    moves = [25.0] * len(dataset.sections)
+    moves[1], moves[4] = 25.0 + 1.5 * step, 25.0 - 0.4 * step
+    report = report_of(dataset, [fit(correction=each) for each in moves])
+    assert [row.flag for row in report.sections] == ["", "order", "", "", "", ""]
+    assert dict(report.describe())["flags"] == "1 order"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"reason": "no rise on the unseen half", "unseen": 0.06}, "unseen half is 0.06"),
+        ({"dice": 0.8}, "before 0.80"),
+        ({"unseen": 0.13, "dice": 0.9}, ""),  # a stain of little contrast
+    ],
+    ids=["correlation", "tissue", "low contrast"],
+)
+def test_a_dataset_that_the_annotation_does_not_fit_is_a_warning_although_no_section_differs(dataset, wrong, said):
+    few = len(dataset.sections) // 2 - 1
+    good, bad = ([fit(correction=25.0, **each) for _ in dataset.sections] for each in ({}, wrong))
+    report = report_of(dataset, bad[few:] + good[:few])
+    assert report.flagged == ()
+    assert report.warning.startswith("the annotation does not seem to fit this dataset") == bool(said)
+    assert said in report.warning
+    assert report.to_dict()["warning"] == report.warning
+    assert ("warning" in dict(report.describe())) == bool(said)
+    assert report_of(dataset, good[few:] + bad[:few]).warning == ""
+
+
+def test_sections_without_contrast_do_not_say_that_the_annotation_does_not_fit(dataset):
+    blank = [fit("no contrast", unseen=0.0, correction=25.0, dice=0.0)] * len(dataset.sections)
+    assert "sections are flagged" in report_of(dataset, blank).warning
+    half = len(blank) // 2
+    assert report_of(dataset, [fit(correction=25.0)] * half + blank[half:]).warning == ""

@@ -5,7 +5,7 @@ import pytest
 
 import solid_cells as solid
 from atlaszarr.errors import InputError
-from atlaszarr.refinement.depth import FAR, OFFSETS, correct_depths, depth_scores
+from atlaszarr.refinement.depth import FAR, OFFSETS, correct_depths, depth_scores, passing
 from codes import raises
 
 INSIDE = np.ones(solid.SHAPE, bool)
@@ -107,6 +107,33 @@ def test_what_is_not_in_the_image_has_no_part():
     assert OFFSETS[first.argmax()] == 0.0
 
 
+def test_what_is_not_compared_has_no_part():
+    """The same bytes whatever the image shows there, and whatever the labels are."""
+    image, compared = solid.draw(0.0), INSIDE.copy()
+    compared[40:80, 60:100] = False
+    spoilt = image.copy()
+    spoilt[~compared] = solid.draw(300.0, seed=8)[~compared]
+    planes = [solid.labels(offset) for offset in OFFSETS]
+    merged = [np.where(compared | (each == 0), each, 1) for each in planes]
+    found = [
+        depth_scores(one, INSIDE, labels, solid.RESOLUTION, compared=compared)
+        for one, labels in ((image, planes), (spoilt, planes), (image, merged))
+    ]
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+    assert OFFSETS[found[0].argmax()] == 0.0
+    assert not depth_scores(image, INSIDE, planes, solid.RESOLUTION, compared=~INSIDE).any()
+
+
+def test_sections_that_pass_or_reach_another_are_found():
+    depths = np.arange(6) * 200.0
+    assert not passing(depths, np.full(6, 130.0), 130.0).any()
+    assert passing(depths, [30, 30, 30, 30, 120, 30], 30.0).tolist() == [False] * 6
+    assert passing(depths, [30, 280, 30, 30, 30, -170], 30.0).tolist() == [False, True, False, False, False, True]
+    assert passing(depths, [0, 150, -150, 0, 0, 0], 0.0).tolist() == [False, True, True, False, False, False]
+    assert passing([], [], 0.0).tolist() == []
+
+
 def curve(offset, height=0.5, width=250.0):
     return 0.1 + height * np.exp(-0.5 * ((OFFSETS - offset) / width) ** 2)
 
@@ -138,6 +165,17 @@ def test_a_section_that_fits_elsewhere_is_far_even_if_it_is_not_corrected():
     assert found.sections[9] == found.dataset
     assert found.far.tolist() == [False] * 9 + [True]
     assert not found.clear[9]
+
+
+@pytest.mark.parametrize(("height", "clear"), [(0.25, False), (0.4, True)])
+def test_of_sections_whose_fit_is_refused_only_those_that_clearly_fit_keep_a_depth_of_their_own(height, clear):
+    """A section that is right within its plane or half of which is lost, and one that is upside down."""
+    own = curve(-300.0, height)
+    found = correct_depths(np.arange(10) * 200.0, [*[curve(60.0)] * 9, own])
+    assert found.sections[9] == pytest.approx(-300, abs=15)
+    assert found.clear.tolist() == [*[True] * 9, clear]
+    assert (found.refused == np.where(found.clear, found.sections, found.dataset)).all()
+    assert found.refused[9] == pytest.approx(-300 if clear else 60, abs=15)
 
 
 def test_a_highest_score_at_the_last_offset_is_no_peak():

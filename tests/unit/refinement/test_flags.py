@@ -58,6 +58,12 @@ def test_a_section_with_little_contrast_that_clearly_fits_its_depth_has_no_flag(
     assert flags(dataset(16, after=figures(0.1, 0.8), before=figures(0.0, 0.8)), clear={0}) == {0: "tissue"}
 
 
+def test_a_section_that_passes_another_is_flagged_if_nothing_else_is_wrong():
+    assert flags(dataset(16), passing={0}) == {0: "order"}
+    assert flags(dataset(16), far={0}, passing={0}) == {0: "depth"}
+    assert flags(dataset(16, jacobian=0.2), passing={0}) == {0: "jacobian"}
+
+
 def test_few_sections_have_only_the_hard_limits():
     assert flags(dataset(7, after=figures(0.1))) == {}
     assert flags(dataset(8, after=figures(0.1))) == {0: "correlation"}

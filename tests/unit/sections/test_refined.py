@@ -412,6 +412,17 @@ def test_a_damaged_document_is_refused(refined, changes):
     assert DOCUMENT in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["depth_correction_um", "field_sha256"])
+def test_a_document_that_was_edited_is_refused(refined, name):
+    """A depth that is moved by hand, and a field that is taken out."""
+    sections = json.loads(refined.target.read(DOCUMENT))["sections"]
+    first, second, *_ = sections.values()
+    first[name] = second[name] if name == "depth_correction_um" else None
+    with raises(InputError, "damaged-metadata") as caught:
+        RefinedFields.open(altered(refined, sections=sections))
+    assert str(caught.value).endswith("run the same `refine` command to repair it")
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"zarr_format": 3, "node_type": "group"}'])
 def test_the_group_of_another_program_is_no_refinement(tmp_path, body):
     (tmp_path / "zarr.json").write_bytes(body)
