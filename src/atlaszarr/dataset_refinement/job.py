@@ -148,7 +148,7 @@ class RefinementJob(ImageJob):
             if number == SCORES:
                 yield partial(scheduler.compute, _write_scores, *shared, k, image)
             elif number == FITS:
-                yield partial(scheduler.compute, _write_fit, *shared, k, *given.get(k, (0.0, 0.0)), image)
+                yield partial(scheduler.compute, _write_fit, *shared, k, given.get(k, (0.0, 0.0, None)), image)
             else:
                 near = [_Neighbour(j, corrections[j], self._depth(j, corrections), fits[j]) for j in _window(order, k)]
                 yield partial(scheduler.compute, _write_field, *shared, k, near, image)
@@ -270,7 +270,7 @@ def score(comparison: Comparison, position: int, image: SectionImage | MissingIm
 
 
 def judge(
-    comparison: Comparison, position: int, image: SectionImage, corrections: tuple[float, float]
+    comparison: Comparison, position: int, image: SectionImage, corrections: tuple[float, float, float | None]
 ) -> dict[str, Any]:
     """What is recorded of the fit of a section, with the corrections of its depth that `Comparison.fit` takes."""
     return comparison.fit(position, *corrections, image).to_json()
@@ -292,8 +292,7 @@ def _write_fit(
     comparison: Comparison,
     files: RefinementFiles,
     position: int,
-    correction: float,
-    refused: float,
+    corrections: tuple[float, float, float | None],
     image: SectionImage | MissingImage,
 ) -> list[Done]:
     """Write the fitted field of a section at its corrected depth, and record its figures."""
@@ -302,7 +301,7 @@ def _write_fit(
         if isinstance(image, MissingImage):
             yield _made(position, FITS, image, {}, {})
             return
-        fit = comparison.fit(position, correction, refused, image)
+        fit = comparison.fit(position, *corrections, image)
         field = np.stack([binned(part, comparison.factor) for part in fit.section.field]).astype("<f4")
         objects = {_fitted_key(files, position): _layout(field.shape).encode(field)} if fit.section.kept else {}
         yield _made(position, FITS, image, objects, {"fit": fit.to_json()})

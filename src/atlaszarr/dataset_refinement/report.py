@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -14,7 +15,7 @@ import numpy as np
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..engine.notebook import table_html
-from ..refinement.depth import correct_depths, passing
+from ..refinement.depth import FAR, correct_depths, passing
 from ..refinement.flags import flags
 from ..refinement.section import LEAST_UNSEEN, Figures
 from .comparison import Fit
@@ -211,17 +212,20 @@ class Depths:
     far, clear : frozenset of int
         The positions of sections that are far off, and of those that clearly fit their corrected depths; see
         `atlaszarr.refinement.depth.DepthCorrection`.
+    doubtful : mapping of int to float
+        The other correction at which some sections are fitted too, in um.
     """
 
     dataset: float = 0.0
     of: Mapping[int, float] = field(default_factory=dict)
     far: frozenset[int] = frozenset()
     clear: frozenset[int] = frozenset()
+    doubtful: Mapping[int, float] = field(default_factory=dict)
 
     @property
-    def of_fits(self) -> dict[int, tuple[float, float]]:
+    def of_fits(self) -> dict[int, tuple[float, float, float | None]]:
         """What `Comparison.fit` takes; see `atlaszarr.refinement.depth.DepthCorrection.refused`."""
-        return {k: (um, um if k in self.clear else self.dataset) for k, um in self.of.items()}
+        return {k: (um, um if k in self.clear else self.dataset, self.doubtful.get(k)) for k, um in self.of.items()}
 
     @classmethod
     def found(cls, dataset: SectionDataset, scores: Mapping[int, Mapping[str, Any]]) -> Depths:
@@ -235,7 +239,8 @@ class Depths:
         far, clear = (
             frozenset(k for k, holds in zip(positions, mask, strict=True) if holds) for mask in (found.far, found.clear)
         )
-        return cls(float(found.dataset), of, far, clear)
+        doubtful = {k: um for k, um in zip(positions, map(float, found.doubtful), strict=True) if not math.isnan(um)}
+        return cls(float(found.dataset), of, far, clear, doubtful)
 
 
 def rows_of(
@@ -260,7 +265,9 @@ def rows_of(
     fitted = {k: Fit.from_json(content) for k, content in fits.items()}
     recorded, moves = [dataset.sections[k].depth for k in fitted], [fit.correction for fit in fitted.values()]
     passed = np.array(list(fitted))[passing(recorded, moves, depths.dataset)]
-    named = ({ids[k] for k in positions} for positions in (depths.far, depths.clear, passed))
+    moved = {k for k, fit in fitted.items() if fit.correction == depths.doubtful.get(k)}
+    far = depths.far | {k for k in moved if abs(fitted[k].correction - depths.dataset) > FAR}
+    named = ({ids[k] for k in positions} for positions in (far, depths.clear | moved, passed))
     flagged = flags({ids[k]: fit.section for k, fit in fitted.items()}, *named)
     rows = []
     for k, record in enumerate(dataset.sections):

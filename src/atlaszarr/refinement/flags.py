@@ -46,9 +46,10 @@ def flags(
     tissue under 0.9. A section is flagged for its correlation if that is below 0.6 of the median over the sections of
     the dataset that have contrast, since its level depends on the stain. Of fewer than eight such sections it is not.
     It is the correlation on the half that was not fitted, as recorded or as fitted, whichever is higher. A section with
-    little contrast correlates little too, but it clearly fits its own depth best, and is not flagged for this.
+    little contrast correlates little too, but it clearly fits its own depth best, and the fit within its plane is kept:
+    then it is not flagged for this.
     """
-    judged = {id: _correlation(section) for id, section in sections.items() if section.reason != "no contrast"}
+    judged = {id: section.unseen for id, section in sections.items() if section.reason != "no contrast"}
     least = LEAST_CORRELATION * float(np.median(list(judged.values()))) if len(judged) >= LEAST_SECTIONS else -1.0
     found: dict[int, str] = {}
     for id, section in sections.items():
@@ -62,13 +63,8 @@ def flags(
             found[id] = "tissue"
         elif id in far:
             found[id] = "depth"
-        elif judged[id] < least and id not in clear:
+        elif judged[id] < least and not (section.kept and id in clear):
             found[id] = "correlation"
         elif id in passing:
             found[id] = "order"
     return found
-
-
-def _correlation(section: RefinedSection) -> float:
-    """The unseen correlation of a section with the registration that fits it better, kept or not."""
-    return max(section.before.unseen, section.after.unseen)

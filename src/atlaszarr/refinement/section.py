@@ -115,6 +115,11 @@ class RefinedSection:
         """What the field is worth next to those of other sections: its unseen correlation, 0 if it is not kept."""
         return max(self.after.unseen, 0.0) if self.kept else 0.0
 
+    @property
+    def unseen(self) -> float:
+        """The correlation on the unseen half with the registration that fits it better, kept or not."""
+        return max(self.before.unseen, self.after.unseen)
+
     @cached_property
     def displacement(self) -> Displacement:
         """The field in pixels of the plane: ``recorded.compose(refined.displacement)`` is the refined registration."""

@@ -44,12 +44,24 @@ def test_a_section_without_contrast_has_the_depth_of_the_dataset_and_no_part_in_
     assert depths.of == dict.fromkeys(found, pytest.approx(depths.dataset, abs=1e-9))
     assert depths.far == frozenset()
     assert 2 not in depths.clear
-    assert depths.of_fits == {k: (um, depths.dataset) for k, um in depths.of.items()}
+    assert depths.of_fits == {k: (um, depths.dataset, None) for k, um in depths.of.items()}
 
 
 def test_a_fit_that_is_refused_has_the_depth_of_the_dataset_unless_the_section_clearly_fits_its_own():
     depths = Depths(20.0, {0: 20.0, 1: 400.0, 2: 400.0}, clear=frozenset({0, 2}))
-    assert depths.of_fits == {0: (20.0, 20.0), 1: (400.0, 20.0), 2: (400.0, 400.0)}
+    assert depths.of_fits == {0: (20.0, 20.0, None), 1: (400.0, 20.0, None), 2: (400.0, 400.0, None)}
+
+
+def test_a_section_that_is_moved_to_a_doubtful_depth_is_far_only_beyond_300_um(dataset):
+    sections = (replace(dataset.sections[0], image_id=k + 1, depth=1000.0 * k) for k in range(10))
+    dataset = replace(dataset, sections=tuple(sections))
+    depths = Depths(25.0, dict.fromkeys(range(10), 25.0), doubtful={3: -150.0, 4: 400.0, 5: 500.0})
+    assert depths.of_fits[3] == (25.0, 25.0, -150.0)
+    fits = {k: fit(correction=25.0).to_json() for k in range(10)}
+    # Little contrast: far less correlation than the others.
+    fits |= {k: fit(unseen=0.15, correction=um).to_json() for k, um in ((3, -150.0), (4, 400.0), (5, 25.0))}
+    rows = rows_of(dataset, depths, fits, {}, {})
+    assert [row.flag for row in rows[2:6]] == ["", "", "depth", "correlation"]
 
 
 def test_sections_without_contrast_alone_keep_their_depths(dataset):

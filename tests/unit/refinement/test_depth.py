@@ -5,7 +5,8 @@ import pytest
 
 import solid_cells as solid
 from atlaszarr.errors import InputError
-from atlaszarr.refinement.depth import FAR, OFFSETS, correct_depths, depth_scores, passing
+from atlaszarr.refinement.depth import FAR, OFFSETS, correct_depths, depth_scores, is_better_depth, passing
+from atlaszarr.refinement.section import Figures, RefinedSection
 from codes import raises
 
 INSIDE = np.ones(solid.SHAPE, bool)
@@ -176,6 +177,26 @@ def test_of_sections_whose_fit_is_refused_only_those_that_clearly_fit_keep_a_dep
     assert found.clear.tolist() == [*[True] * 9, clear]
     assert (found.refused == np.where(found.clear, found.sections, found.dataset)).all()
     assert found.refused[9] == pytest.approx(-300 if clear else 60, abs=15)
+
+
+@pytest.mark.parametrize(("own", "doubtful"), [(-200.0, -200.0), (120.0, None), (1500.0, None)])
+def test_a_section_that_fits_no_depth_clearly_may_have_one_of_its_own(own, doubtful):
+    weak = curve(own, 0.12, width=700.0)
+    found = correct_depths(np.arange(10) * 200.0, [*[curve(60.0)] * 9, weak])
+    assert found.sections[9] == found.dataset
+    assert not found.clear[9]
+    assert np.isnan(found.doubtful[:9]).all()
+    assert found.doubtful[9] == pytest.approx(np.nan if doubtful is None else doubtful, abs=30, nan_ok=True)
+
+
+@pytest.mark.parametrize(("here", "there", "better"), [(0.01, 0.05, False), (0.01, 0.12, True), (0.4, 0.5, False)])
+def test_a_depth_is_better_where_the_unseen_half_fits_clearly_better(here, there, better):
+    def fitted(unseen):
+        figures = Figures(0.9, 0.0, 0.9), Figures(0.9, unseen, 0.9)
+        return RefinedSection(np.zeros((2, 4, 4)), 50.0, True, "refined", *figures, 1.0, (1.0, 2.0), 0.9)
+
+    assert is_better_depth(fitted(here), fitted(there)) is better
+    assert not is_better_depth(fitted(there), fitted(here))
 
 
 def test_a_highest_score_at_the_last_offset_is_no_peak():

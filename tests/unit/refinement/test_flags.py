@@ -56,6 +56,8 @@ def test_a_section_far_off_in_depth_is_flagged():
 def test_a_section_with_little_contrast_that_clearly_fits_its_depth_has_no_flag():
     assert flags(dataset(16, after=figures(0.1), before=figures(0.0)), clear={0}) == {}
     assert flags(dataset(16, after=figures(0.1, 0.8), before=figures(0.0, 0.8)), clear={0}) == {0: "tissue"}
+    refused = dataset(16, reason="no rise on the unseen half", after=figures(0.1), before=figures(0.1))
+    assert flags(refused, clear={0}) == {0: "correlation"}
 
 
 def test_a_section_that_passes_another_is_flagged_if_nothing_else_is_wrong():
