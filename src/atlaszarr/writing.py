@@ -19,7 +19,16 @@ from .engine.array_layout import Encoding
 from .engine.blocks import Block, as_declared
 from .engine.chunk_groups import ChunkGroups
 from .engine.downsampling import Rule
-from .engine.inputs import absent_of, held_by, identity_of, locations_read, opened, read_directly, validate_held
+from .engine.inputs import (
+    absent_of,
+    held_by,
+    identity_of,
+    locations_read,
+    opened,
+    part_of,
+    read_directly,
+    validate_held,
+)
 from .engine.job import ImageJob
 from .engine.kept import KEPT, Kept
 from .engine.lazy_arrays import LazyArrays
@@ -31,7 +40,7 @@ from .engine.selections import StoredPart
 from .engine.target_state import Root
 from .engine.writer import Progress, WriteReport, write
 from .engine.zarr_reader import StoredArray
-from .errors import AtlaszarrWarning, InputError
+from .errors import AtlaszarrWarning, InputError, brief
 from .sections import FETCHES
 from .stores.locations import overlap, shown
 from .stores.target import Target
@@ -157,6 +166,8 @@ def write_multiscales(
             ome_zarr=ome_zarr,
         )
     chunk = 64 if chunk is None else chunk
+    if not isinstance(labels, Mapping | None):
+        raise InputError(f"labels {brief(labels)} are not arrays by name; give a mapping", code="wrong-type")
     array, axes, own_geometry = opened(image)
     arrays = {"": array, **{f"labels/{key}": opened(label)[0] for key, label in (labels or {}).items()}}
     specs = tuple(_spec(path, part, axes, rule) for path, part in arrays.items())
@@ -252,7 +263,7 @@ class _Source:
         made = self.lazy.compute(region, dict(zip(self.lazy.needs(region), inputs, strict=True)))
         for spec in self.specs:
             if spec.path in self.read:
-                part = np.asarray(self.read[spec.path][(..., *region[3 - spec.dimensions :])])
+                part = part_of(self.read[spec.path], (..., *region[3 - spec.dimensions :]))
                 made[spec.path] = as_declared(spec.path, spec.dtype, part, spec.shape(shape))
         absent = {
             p: array.absent.take() for p, array in self.read.items() if isinstance(array, StoredArray | StoredPart)

@@ -11,10 +11,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import AtlaszarrError, InputError, TargetError, reason_of
+from ..stores.locations import shown
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
+from .array_layout import ArrayLayout
 from .ome import Geometry, microns_in
 from .selections import Selection, StoredPart, index_of, source_of
 from .zarr_reader import StoredArray, read_document, target_of
@@ -58,9 +61,8 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     if dims is not None and len(axes) == array.ndim and axes not in _AXES:
         array, axes = _ordered(array, axes)
     if len(axes) != array.ndim or axes not in _AXES:
-        raise InputError(
-            f"axes {dims or array.shape} must be z, y, x or y, x, after c if there are channels", code="wrong-axes"
-        )
+        given = f"axes {dims}" if dims else f"the axes of an array of shape {array.shape}"
+        raise InputError(f"{given} must be z, y, x or y, x, after c if there are channels", code="wrong-axes")
     if any(np.isnan(n) for n in array.shape):
         raise InputError(
             f"shape {array.shape} is not known before it is computed; call compute_chunk_sizes() first",
@@ -126,18 +128,41 @@ def readable(data: Any) -> Any:
 def _at(location: str | os.PathLike[str]) -> Any:
     """The zarr array at a path or URL: a `StoredArray`, or a ``zarr.Array`` if only that reads its chunks alone."""
     target = Target.of(location)
+    public = target.public()  # a public bucket may forbid (403) to read the document that does not exist
     for name in ("zarr.json", ".zgroup"):
-        if (document := read_document(target, name)) is not None and document.get("node_type") != "array":
+        document = read_document(public, name)
+        if document is not None and (name == ".zgroup" or document.get("node_type") == "group"):
+            example = f", such as {target.url}/0" if _is_array(public, "0") else ""
             raise InputError(
-                f"{target.url} is a group of zarr arrays; give the path of one of them, such as {target.url}/0",
-                code="not-an-array",
+                f"{target.url} is a group of zarr arrays; give the path of one of them{example}", code="not-an-array"
             )
-    stored = StoredArray.at(target)
+    if not _is_array(public):
+        target.read("zarr.json")  # raises an error if it is forbidden
+        raise InputError(
+            f"{target.url} is not a zarr array; give the path or URL of one, or an array", code="array-not-found"
+        )
+    stored = StoredArray.at(public)
     if stored.is_read_by_chunk:
         return stored
     import zarr
 
-    return zarr.open_array(target.url, mode="r")
+    from .zarr_store import TargetStore
+
+    try:
+        return zarr.open_array(TargetStore(public), mode="r", zarr_format=2 if stored.layout.zarr_format == 2 else 3)
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{target.url} is damaged or has a codec that is not installed ({reason_of(error)})",
+            code="damaged-metadata",
+        ) from None
+
+
+def _is_array(target: Target, folder: str = "") -> bool:
+    documents = ((name, read_document(target, f"{folder}/{name}".lstrip("/"))) for name in ("zarr.json", ".zarray"))
+    return any(
+        document is not None and (name == ".zarray" or document.get("node_type") != "group")
+        for name, document in documents
+    )
 
 
 def _stored(source: Any) -> StoredArray | None:
@@ -163,6 +188,28 @@ def read_directly(array: Any) -> Any:
 def _is_zarr(data: Any) -> bool:
     # By name, since importing zarr takes a while.
     return type(data).__module__.startswith("zarr.") and type(data).__name__ == "Array"
+
+
+def part_of(array: Any, index: Any) -> NDArray[Any]:
+    """Read a part of an array of `opened` that is not a dask array.
+
+    Raises
+    ------
+    TargetError
+        If a chunk of a zarr array cannot be read.
+    """
+    try:
+        return np.asarray(array[index])
+    except (AtlaszarrError, MemoryError):
+        raise
+    except Exception as error:
+        if not _is_zarr(array):
+            raise
+        where = ", ".join(map(shown, sorted(locations_read(array))))
+        raise TargetError(
+            f"zarr-python cannot read a chunk of {where} ({reason_of(error)}); build or fetch it again",
+            code="damaged-chunk",
+        ) from error
 
 
 def _reordered(array: Any) -> Any:
@@ -259,8 +306,11 @@ def identity_of(array: Any) -> str:
         return _files(url) if array.target.is_local else f"{array.layout} of {url}"
     if isinstance(array, StoredPart):
         return f"{identity_of(array.stored)}, {', '.join(map(str, array.at))}"
-    if _is_zarr(array) and (target := target_of(array)) is not None and target.is_local:
-        return _files(target.url)
+    if _is_zarr(array) and (target := target_of(array)) is not None:
+        if target.is_local:
+            return _files(target.url)
+        if hasattr(array.store, "target"):  # given by its URL
+            return f"{ArrayLayout.of(array.metadata.to_dict())} of {target.url}"
     import dask
 
     names = ("zarr.json", ".zarray", ".zgroup")
@@ -324,13 +374,14 @@ def absent_of(array: Any) -> AbsentChunks | None:
 
 def _files(folder: str) -> str:
     known = hashlib.blake2b(digest_size=16)
-    for path, _, names in sorted(os.walk(folder)):
-        # As text: objects of `pathlib` take three times as long.
-        below = path[len(folder) :].lstrip(os.sep).replace(os.sep, "/")
-        for name in sorted(names):
-            status = os.stat(f"{path}/{name}")  # noqa: PTH116
-            line = f"{below}/{name} {status.st_size} {status.st_mtime_ns}\n"
-            known.update(line.lstrip("/").encode())
+    with Target(folder).reporting("read"):
+        for path, _, names in sorted(os.walk(folder)):
+            # As text: objects of `pathlib` take three times as long.
+            below = path[len(folder) :].lstrip(os.sep)
+            for name in sorted(names):
+                status = os.stat(f"{path}/{name}")  # noqa: PTH116
+                line = f"{below}{os.sep}{name} {status.st_size} {status.st_mtime_ns}\n"
+                known.update(line.lstrip(os.sep).encode(errors="surrogateescape"))
     return f"files {known.hexdigest()} of {folder}"
 
 

@@ -287,15 +287,17 @@ def parse_document(body: bytes, url: str) -> dict[str, Any]:
 
 
 def target_of(array: Any) -> Target | None:
-    """The folder of a ``zarr.Array`` in a `LocalStore` or `FsspecStore`; None for other stores."""
+    """The folder of a ``zarr.Array`` in a `LocalStore`, `FsspecStore` or `TargetStore`; None for other stores."""
     from fsspec.implementations.local import LocalFileSystem
     from zarr.storage import FsspecStore, LocalStore
+
+    from .zarr_store import TargetStore
 
     store, path = array.store, str(array.path)
     if isinstance(store, LocalStore):
         return Target(str(Path(store.root, path)))
     if not isinstance(store, FsspecStore):
-        return None
+        return store.target if isinstance(store, TargetStore) else None
     filesystem = getattr(store.fs, "sync_fs", store.fs)
     if isinstance(filesystem, LocalFileSystem):
         return Target(str(Path(store.path, path)))
