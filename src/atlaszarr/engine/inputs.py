@@ -108,7 +108,7 @@ def readable(data: Any) -> Any:
     if isinstance(data, np.ndarray | StoredArray):
         return data
     if _is_zarr(data):
-        return StoredArray.of(data) or data
+        return StoredArray.of(data) or _absolute(data)
     import dask.array as da
 
     try:
@@ -144,17 +144,30 @@ def _at(location: str | os.PathLike[str]) -> Any:
     stored = StoredArray.at(public)
     if stored.is_read_by_chunk:
         return stored
-    import zarr
-
-    from .zarr_store import TargetStore
-
     try:
-        return zarr.open_array(TargetStore(public), mode="r", zarr_format=2 if stored.layout.zarr_format == 2 else 3)
+        return _by_zarr(public, stored.layout.zarr_format)
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"{target.url} is damaged or has a codec that is not installed ({reason_of(error)})",
             code="damaged-metadata",
         ) from None
+
+
+def _by_zarr(target: Target, zarr_format: int, given: str = "") -> Any:
+    """A ``zarr.Array`` that reads the array in a target."""
+    import zarr
+
+    from .zarr_store import TargetStore
+
+    return zarr.open_array(TargetStore(target, given), mode="r", zarr_format=2 if zarr_format == 2 else 3)
+
+
+def _absolute(array: Any) -> Any:
+    """A ``zarr.Array`` that is the same in a process with another working folder."""
+    target = target_of(array)
+    if target is None or target == target.absolute():
+        return array
+    return _by_zarr(target.absolute(), array.metadata.zarr_format, target.url)
 
 
 def _is_array(target: Target, folder: str = "") -> bool:
@@ -303,12 +316,12 @@ def identity_of(array: Any) -> str:
     """
     if isinstance(array, StoredArray):
         url = array.target.url
-        return _files(url) if array.target.is_local else f"{array.layout} of {url}"
+        return _files(array.given or url) if array.target.is_local else f"{array.layout} of {url}"
     if isinstance(array, StoredPart):
         return f"{identity_of(array.stored)}, {', '.join(map(str, array.at))}"
     if _is_zarr(array) and (target := target_of(array)) is not None:
         if target.is_local:
-            return _files(target.url)
+            return _files(getattr(array.store, "given", "") or target.url)
         if hasattr(array.store, "target"):  # given by its URL
             return f"{ArrayLayout.of(array.metadata.to_dict())} of {target.url}"
     import dask

@@ -43,12 +43,15 @@ class StoredArray:
     target : Target
         The folder of the array.
     layout : ArrayLayout
+    given : str
+        The relative path of a ``zarr.Array`` that it was converted from, which identifies it; else empty.
     absent : AbsentChunks
         The absent chunks that were found so far.
     """
 
     target: Target
     layout: ArrayLayout
+    given: str = field(default="", compare=False, repr=False)
     absent: AbsentChunks = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +99,7 @@ class StoredArray:
             layout = ArrayLayout.of(array.metadata.to_dict())
         except (ValueError, LookupError, TypeError):  # zarr-python may read it
             return None
-        stored = cls(target, layout)
+        stored = cls(target.absolute(), layout, target.url if target.absolute() != target else "")
         return stored if stored.is_read_by_chunk else None
 
     @property

@@ -18,13 +18,15 @@ class TargetStore(Store):
     Parameters
     ----------
     target : Target
+    given : str, optional
+        The relative path that identifies the array; see `StoredArray`.
     """
 
     supports_writes = supports_deletes = supports_listing = False
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, given: str = "") -> None:
         super().__init__(read_only=True)
-        self.target = target
+        self.target, self.given = target, given
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TargetStore) and other.target == self.target

@@ -1,8 +1,10 @@
 """Zarr arrays that are given by their path or URL."""
 
+import hashlib
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import zarr
 from zarr.codecs import TransposeCodec
 
-from atlaszarr.engine.inputs import identity_of, opened
+from atlaszarr.engine.inputs import _files, identity_of, opened
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.writing import write_multiscales
 from codes import raises
@@ -29,6 +31,16 @@ def stored(path, values=VALUES, **options):
     return array
 
 
+def files_in(folder):
+    """The identity of a zarr array in a folder, by pathlib."""
+    known = hashlib.blake2b(digest_size=16)
+    for path, _, names in sorted(os.walk(folder)):
+        for file in sorted(Path(path, name) for name in names):
+            status = file.stat()
+            known.update(f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"files {known.hexdigest()} of {folder}"
+
+
 @pytest.mark.parametrize("options", [{}, {"zarr_format": 2}, {"shards": (3, 32, 32, 32)}])
 @pytest.mark.parametrize("as_given", [str, Path, lambda path: f"file://{path}"])
 def test_an_array_is_written_as_if_it_were_opened(tmp_path, as_given, options):
@@ -43,6 +55,48 @@ def test_an_array_is_written_as_if_it_were_opened(tmp_path, as_given, options):
     assert (zarr.open_array(tmp_path / "a.ome.zarr/labels/l/0", mode="r")[:] == VALUES[0]).all()
     same = write_multiscales(zarr.open_array(source, mode="r"), tmp_path / "a.ome.zarr", chunk=16, labels={"l": labels})
     assert same.state == "already finished"  # the identity of an array does not depend on how it is given
+
+
+@pytest.mark.parametrize("options", [{}, {"shards": (3, 32, 32, 32)}])
+def test_an_array_opened_by_a_relative_path_is_read_from_any_folder(tmp_path, monkeypatch, options):
+    stored(tmp_path / "source.zarr", **options)
+    monkeypatch.chdir(tmp_path)
+    array, _, _ = opened(zarr.open_array("source.zarr", mode="r"))
+    assert identity_of(array) == files_in("source.zarr")  # as targets record it
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(array))[:], VALUES)
+
+
+@pytest.mark.parametrize(
+    "given", ["source.zarr", "./source.zarr/", "link.zarr/../source.zarr", "file://{}/source.zarr"]
+)
+@pytest.mark.parametrize("options", [{}, {"shards": (3, 32, 32, 32)}])
+def test_a_killed_write_is_resumed_by_any_form_of_the_path(tmp_path, monkeypatch, given, options):
+    monkeypatch.chdir(tmp_path)
+    stored(tmp_path / "source.zarr", **options)
+    (tmp_path / "link.zarr").symlink_to("source.zarr")
+    code = (
+        "import os, signal; from itertools import count; from atlaszarr.writing import write_multiscales; "
+        "steps = count(); write_multiscales('source.zarr', 'a.ome.zarr', chunk=16, workers=1, "
+        "progress=lambda *_: next(steps) < 2 or os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    report = write_multiscales(given.format(tmp_path), "a.ome.zarr", chunk=16)
+    assert report.state == "resumed"
+    np.testing.assert_array_equal(zarr.open_array("a.ome.zarr/0", mode="r")[:], VALUES)
+
+
+def test_the_digest_of_files_is_what_targets_record(tmp_path, monkeypatch):
+    folder = tmp_path / "a b"
+    for name in ("zarr.json", "c/0/0", "c/0/\u00fc", "c. /..d/-", "\\/~", "e\n/f", "c.0.0"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "c/file link").symlink_to(folder / "zarr.json")
+    (folder / "c/folder link").symlink_to(folder / "e\n")
+    monkeypatch.chdir(tmp_path)
+    for given in (folder, f"{folder}/", f"{folder}//", "a b", "./a b", "link", "link/", f"{tmp_path}/./a b", "."):
+        assert _files(str(given)) == files_in(str(given))
 
 
 def test_another_source_at_the_path_is_refused(tmp_path):
