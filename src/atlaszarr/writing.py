@@ -91,7 +91,8 @@ def write_multiscales(
     image : path or URL of a zarr array; zarr, dask or numpy array, xarray.DataArray or NgffImage; or xarray.Dataset
         An array has the shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); without named axes it has (y, x), (z, y, x)
         or (c, z, y, x) by its number of axes. Named axes may have any order, and others of length 1, which are dropped.
-        Any integer or floating point dtype, or bool.
+        Any integer or floating point dtype, or bool. A URL is opened with the settings of the environment, not with
+        `storage_options`.
 
         A Dataset is one of `open_volume` or `open_sections`, as it is or after steps of xarray and dask, of which
         ``docs/your_own_step.md`` says what they must keep. It is written as in `atlaszarr.build`: with the mean of the

@@ -193,8 +193,12 @@ def read_directly(array: Any) -> Any:
     layers = dict(array.dask.layers)
     for name in array.dask.layers:
         key = f"original-{name}"
-        if key in layers and (source := source_of(layers, name)) is not None and (stored := _stored(source)):
-            layers[key] = MaterializedLayer({key: stored})
+        source = source_of(layers, name) if key in layers else None
+        read = _stored(source)
+        if read is None and _is_zarr(source):
+            read = _absolute(source)
+        if read is not None:
+            layers[key] = MaterializedLayer({key: read})
     return da.Array(HighLevelGraph(layers, array.dask.dependencies), array.name, array.chunks, meta=array._meta)
 
 
@@ -316,14 +320,14 @@ def identity_of(array: Any) -> str:
     """
     if isinstance(array, StoredArray):
         url = array.target.url
-        return _files(array.given or url) if array.target.is_local else f"{array.layout} of {url}"
+        return _files(array.given or url) if array.target.is_local else _metadata(array.layout, url)
     if isinstance(array, StoredPart):
         return f"{identity_of(array.stored)}, {', '.join(map(str, array.at))}"
     if _is_zarr(array) and (target := target_of(array)) is not None:
         if target.is_local:
             return _files(getattr(array.store, "given", "") or target.url)
         if hasattr(array.store, "target"):  # given by its URL
-            return f"{ArrayLayout.of(array.metadata.to_dict())} of {target.url}"
+            return _metadata(ArrayLayout.of(array.metadata.to_dict()), target.url)
     import dask
 
     names = ("zarr.json", ".zarray", ".zgroup")
@@ -383,6 +387,12 @@ def absent_of(array: Any) -> AbsentChunks | None:
     with suppress(InputError):  # its chunks are not regular, or its dtype is not numeric
         return None if target is None else StoredArray.at(target).absent
     return None
+
+
+def _metadata(layout: ArrayLayout, url: str) -> str:
+    # Spelled out, since targets record it: it must not change with the attributes of `ArrayLayout`.
+    lengths = f"shape {layout.shape}, chunks {layout.chunk}, objects {layout.unit}"
+    return f"{layout.stored} of {lengths}, fill value {layout.fill}, zarr format {layout.zarr_format} of {url}"
 
 
 def _files(folder: str) -> str:

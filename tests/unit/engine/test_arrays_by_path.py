@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
 from zarr.codecs import TransposeCodec
 
-from atlaszarr.engine.inputs import _files, identity_of, opened
+from atlaszarr.engine.inputs import _files, identity_of, opened, read_directly
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.writing import write_multiscales
 from codes import raises
@@ -84,6 +85,15 @@ def test_a_killed_write_is_resumed_by_any_form_of_the_path(tmp_path, monkeypatch
     report = write_multiscales(given.format(tmp_path), "a.ome.zarr", chunk=16)
     assert report.state == "resumed"
     np.testing.assert_array_equal(zarr.open_array("a.ome.zarr/0", mode="r")[:], VALUES)
+
+
+@pytest.mark.parametrize("options", [{}, {"shards": (3, 32, 32, 32)}])
+def test_a_dask_array_of_a_relative_path_is_read_from_any_folder(tmp_path, monkeypatch, options):
+    stored(tmp_path / "source.zarr", **options)
+    monkeypatch.chdir(tmp_path)
+    array = read_directly(da.from_array(zarr.open_array("source.zarr", mode="r")) + 1)
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(array.compute(scheduler="sync"), VALUES + np.uint8(1))
 
 
 def test_the_digest_of_files_is_what_targets_record(tmp_path, monkeypatch):
