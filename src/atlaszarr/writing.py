@@ -19,7 +19,16 @@ from .engine.array_layout import Encoding
 from .engine.blocks import Block, as_declared
 from .engine.chunk_groups import ChunkGroups
 from .engine.downsampling import Rule
-from .engine.inputs import absent_of, held_by, identity_of, locations_read, opened, read_directly, validate_held
+from .engine.inputs import (
+    absent_of,
+    held_by,
+    identity_of,
+    locations_read,
+    opened,
+    part_of,
+    read_directly,
+    validate_held,
+)
 from .engine.job import ImageJob
 from .engine.kept import KEPT, Kept
 from .engine.lazy_arrays import LazyArrays
@@ -31,7 +40,7 @@ from .engine.selections import StoredPart
 from .engine.target_state import Root
 from .engine.writer import Progress, WriteReport, write
 from .engine.zarr_reader import StoredArray
-from .errors import AtlaszarrWarning, InputError
+from .errors import AtlaszarrWarning, InputError, brief
 from .sections import FETCHES
 from .stores.locations import overlap, shown
 from .stores.target import Target
@@ -82,7 +91,8 @@ def write_multiscales(
     image : path or URL of a zarr array; zarr, dask or numpy array, xarray.DataArray or NgffImage; or xarray.Dataset
         An array has the shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); without named axes it has (y, x), (z, y, x)
         or (c, z, y, x) by its number of axes. Named axes may have any order, and others of length 1, which are dropped.
-        Any integer or floating point dtype, or bool.
+        Any integer or floating point dtype, or bool. A URL is opened with the settings of the environment, not with
+        `storage_options`.
 
         A Dataset is one of `open_volume` or `open_sections`, as it is or after steps of xarray and dask, of which
         ``docs/your_own_step.md`` says what they must keep. It is written as in `atlaszarr.build`: with the mean of the
@@ -157,6 +167,8 @@ def write_multiscales(
             ome_zarr=ome_zarr,
         )
     chunk = 64 if chunk is None else chunk
+    if not isinstance(labels, Mapping | None):
+        raise InputError(f"labels {brief(labels)} are not arrays by name; give a mapping", code="wrong-type")
     array, axes, own_geometry = opened(image)
     arrays = {"": array, **{f"labels/{key}": opened(label)[0] for key, label in (labels or {}).items()}}
     specs = tuple(_spec(path, part, axes, rule) for path, part in arrays.items())
@@ -252,7 +264,7 @@ class _Source:
         made = self.lazy.compute(region, dict(zip(self.lazy.needs(region), inputs, strict=True)))
         for spec in self.specs:
             if spec.path in self.read:
-                part = np.asarray(self.read[spec.path][(..., *region[3 - spec.dimensions :])])
+                part = part_of(self.read[spec.path], (..., *region[3 - spec.dimensions :]))
                 made[spec.path] = as_declared(spec.path, spec.dtype, part, spec.shape(shape))
         absent = {
             p: array.absent.take() for p, array in self.read.items() if isinstance(array, StoredArray | StoredPart)

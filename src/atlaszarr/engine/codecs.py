@@ -14,6 +14,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 from numcodecs import LZ4, Blosc, GZip
+from numcodecs import blosc as _blosc_library
 from numcodecs import zstd as _zstd
 
 #: A higher level of zstd hardly makes labels and smooth images smaller, and makes encoding the bottleneck.
@@ -21,6 +22,8 @@ _ZSTD_LEVEL = 1
 _BLOSC_LEVEL = 5
 #: Memory of the decoder of lzma: four times what its highest level takes (xz(1): 65 MiB).
 _LZMA_MEMORY = 2**28
+# As zarr-python does. In the main thread blosc would use several threads, and the bytes would differ from run to run.
+_blosc_library.use_threads = False
 
 
 def encoded_size(size: int) -> int:

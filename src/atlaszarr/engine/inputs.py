@@ -11,10 +11,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import AtlaszarrError, InputError, TargetError, reason_of
+from ..stores.locations import shown
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
+from .array_layout import ArrayLayout
 from .ome import Geometry, microns_in
 from .selections import Selection, StoredPart, index_of, source_of
 from .zarr_reader import StoredArray, read_document, target_of
@@ -58,9 +61,8 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     if dims is not None and len(axes) == array.ndim and axes not in _AXES:
         array, axes = _ordered(array, axes)
     if len(axes) != array.ndim or axes not in _AXES:
-        raise InputError(
-            f"axes {dims or array.shape} must be z, y, x or y, x, after c if there are channels", code="wrong-axes"
-        )
+        given = f"axes {dims}" if dims else f"the axes of an array of shape {array.shape}"
+        raise InputError(f"{given} must be z, y, x or y, x, after c if there are channels", code="wrong-axes")
     if any(np.isnan(n) for n in array.shape):
         raise InputError(
             f"shape {array.shape} is not known before it is computed; call compute_chunk_sizes() first",
@@ -106,7 +108,7 @@ def readable(data: Any) -> Any:
     if isinstance(data, np.ndarray | StoredArray):
         return data
     if _is_zarr(data):
-        return StoredArray.of(data) or data
+        return StoredArray.of(data) or _absolute(data)
     import dask.array as da
 
     try:
@@ -126,18 +128,54 @@ def readable(data: Any) -> Any:
 def _at(location: str | os.PathLike[str]) -> Any:
     """The zarr array at a path or URL: a `StoredArray`, or a ``zarr.Array`` if only that reads its chunks alone."""
     target = Target.of(location)
+    public = target.public()  # a public bucket may forbid (403) to read the document that does not exist
     for name in ("zarr.json", ".zgroup"):
-        if (document := read_document(target, name)) is not None and document.get("node_type") != "array":
+        document = read_document(public, name)
+        if document is not None and (name == ".zgroup" or document.get("node_type") == "group"):
+            example = f", such as {target.url}/0" if _is_array(public, "0") else ""
             raise InputError(
-                f"{target.url} is a group of zarr arrays; give the path of one of them, such as {target.url}/0",
-                code="not-an-array",
+                f"{target.url} is a group of zarr arrays; give the path of one of them{example}", code="not-an-array"
             )
-    stored = StoredArray.at(target)
+    if not _is_array(public):
+        target.read("zarr.json")  # raises an error if it is forbidden
+        raise InputError(
+            f"{target.url} is not a zarr array; give the path or URL of one, or an array", code="array-not-found"
+        )
+    stored = StoredArray.at(public)
     if stored.is_read_by_chunk:
         return stored
+    try:
+        return _by_zarr(public, stored.layout.zarr_format)
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{target.url} is damaged or has a codec that is not installed ({reason_of(error)})",
+            code="damaged-metadata",
+        ) from None
+
+
+def _by_zarr(target: Target, zarr_format: int, given: str = "") -> Any:
+    """A ``zarr.Array`` that reads the array in a target."""
     import zarr
 
-    return zarr.open_array(target.url, mode="r")
+    from .zarr_store import TargetStore
+
+    return zarr.open_array(TargetStore(target, given), mode="r", zarr_format=2 if zarr_format == 2 else 3)
+
+
+def _absolute(array: Any) -> Any:
+    """A ``zarr.Array`` that is the same in a process with another working folder."""
+    target = target_of(array)
+    if target is None or target == target.absolute():
+        return array
+    return _by_zarr(target.absolute(), array.metadata.zarr_format, target.url)
+
+
+def _is_array(target: Target, folder: str = "") -> bool:
+    documents = ((name, read_document(target, f"{folder}/{name}".lstrip("/"))) for name in ("zarr.json", ".zarray"))
+    return any(
+        document is not None and (name == ".zarray" or document.get("node_type") != "group")
+        for name, document in documents
+    )
 
 
 def _stored(source: Any) -> StoredArray | None:
@@ -155,14 +193,40 @@ def read_directly(array: Any) -> Any:
     layers = dict(array.dask.layers)
     for name in array.dask.layers:
         key = f"original-{name}"
-        if key in layers and (source := source_of(layers, name)) is not None and (stored := _stored(source)):
-            layers[key] = MaterializedLayer({key: stored})
+        source = source_of(layers, name) if key in layers else None
+        read = _stored(source)
+        if read is None and _is_zarr(source):
+            read = _absolute(source)
+        if read is not None:
+            layers[key] = MaterializedLayer({key: read})
     return da.Array(HighLevelGraph(layers, array.dask.dependencies), array.name, array.chunks, meta=array._meta)
 
 
 def _is_zarr(data: Any) -> bool:
     # By name, since importing zarr takes a while.
     return type(data).__module__.startswith("zarr.") and type(data).__name__ == "Array"
+
+
+def part_of(array: Any, index: Any) -> NDArray[Any]:
+    """Read a part of an array of `opened` that is not a dask array.
+
+    Raises
+    ------
+    TargetError
+        If a chunk of a zarr array cannot be read.
+    """
+    try:
+        return np.asarray(array[index])
+    except (AtlaszarrError, MemoryError):
+        raise
+    except Exception as error:
+        if not _is_zarr(array):
+            raise
+        where = ", ".join(map(shown, sorted(locations_read(array))))
+        raise TargetError(
+            f"zarr-python cannot read a chunk of {where} ({reason_of(error)}); build or fetch it again",
+            code="damaged-chunk",
+        ) from error
 
 
 def _reordered(array: Any) -> Any:
@@ -256,11 +320,14 @@ def identity_of(array: Any) -> str:
     """
     if isinstance(array, StoredArray):
         url = array.target.url
-        return _files(url) if array.target.is_local else f"{array.layout} of {url}"
+        return _files(array.given or url) if array.target.is_local else _metadata(array.layout, url)
     if isinstance(array, StoredPart):
         return f"{identity_of(array.stored)}, {', '.join(map(str, array.at))}"
-    if _is_zarr(array) and (target := target_of(array)) is not None and target.is_local:
-        return _files(target.url)
+    if _is_zarr(array) and (target := target_of(array)) is not None:
+        if target.is_local:
+            return _files(getattr(array.store, "given", "") or target.url)
+        if hasattr(array.store, "target"):  # given by its URL
+            return _metadata(ArrayLayout.of(array.metadata.to_dict()), target.url)
     import dask
 
     names = ("zarr.json", ".zarray", ".zgroup")
@@ -322,15 +389,22 @@ def absent_of(array: Any) -> AbsentChunks | None:
     return None
 
 
+def _metadata(layout: ArrayLayout, url: str) -> str:
+    # Spelled out, since targets record it: it must not change with the attributes of `ArrayLayout`.
+    lengths = f"shape {layout.shape}, chunks {layout.chunk}, objects {layout.unit}"
+    return f"{layout.stored} of {lengths}, fill value {layout.fill}, zarr format {layout.zarr_format} of {url}"
+
+
 def _files(folder: str) -> str:
     known = hashlib.blake2b(digest_size=16)
-    for path, _, names in sorted(os.walk(folder)):
-        # As text: objects of `pathlib` take three times as long.
-        below = path[len(folder) :].lstrip(os.sep).replace(os.sep, "/")
-        for name in sorted(names):
-            status = os.stat(f"{path}/{name}")  # noqa: PTH116
-            line = f"{below}/{name} {status.st_size} {status.st_mtime_ns}\n"
-            known.update(line.lstrip("/").encode())
+    with Target(folder).reporting("read"):
+        for path, _, names in sorted(os.walk(folder)):
+            # As text: objects of `pathlib` take three times as long.
+            below = path[len(folder) :].lstrip(os.sep)
+            for name in sorted(names):
+                status = os.stat(f"{path}/{name}")  # noqa: PTH116
+                line = f"{below}{os.sep}{name} {status.st_size} {status.st_mtime_ns}\n"
+                known.update(line.lstrip(os.sep).encode(errors="surrogateescape"))
     return f"files {known.hexdigest()} of {folder}"
 
 

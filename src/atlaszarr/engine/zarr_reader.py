@@ -43,12 +43,15 @@ class StoredArray:
     target : Target
         The folder of the array.
     layout : ArrayLayout
+    given : str
+        The relative path of a ``zarr.Array`` that it was converted from, which identifies it; else empty.
     absent : AbsentChunks
         The absent chunks that were found so far.
     """
 
     target: Target
     layout: ArrayLayout
+    given: str = field(default="", compare=False, repr=False)
     absent: AbsentChunks = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +99,7 @@ class StoredArray:
             layout = ArrayLayout.of(array.metadata.to_dict())
         except (ValueError, LookupError, TypeError):  # zarr-python may read it
             return None
-        stored = cls(target, layout)
+        stored = cls(target.absolute(), layout, target.url if target.absolute() != target else "")
         return stored if stored.is_read_by_chunk else None
 
     @property
@@ -287,15 +290,17 @@ def parse_document(body: bytes, url: str) -> dict[str, Any]:
 
 
 def target_of(array: Any) -> Target | None:
-    """The folder of a ``zarr.Array`` in a `LocalStore` or `FsspecStore`; None for other stores."""
+    """The folder of a ``zarr.Array`` in a `LocalStore`, `FsspecStore` or `TargetStore`; None for other stores."""
     from fsspec.implementations.local import LocalFileSystem
     from zarr.storage import FsspecStore, LocalStore
+
+    from .zarr_store import TargetStore
 
     store, path = array.store, str(array.path)
     if isinstance(store, LocalStore):
         return Target(str(Path(store.root, path)))
     if not isinstance(store, FsspecStore):
-        return None
+        return store.target if isinstance(store, TargetStore) else None
     filesystem = getattr(store.fs, "sync_fs", store.fs)
     if isinstance(filesystem, LocalFileSystem):
         return Target(str(Path(store.path, path)))

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from tempfile import gettempdir
 from threading import Event
 from typing import Any
@@ -112,6 +113,10 @@ class Target:
             parts = path.split("/")
             for end in islice(range(len(parts) - 1, 1, -1), count):
                 yield replace(self, url=protocol + separator + "/".join(parts[:end]))
+
+    def absolute(self) -> Target:
+        """The target with an absolute path: a relative one means another folder in another process."""
+        return replace(self, url=str(Path(self.url).absolute())) if self.is_local else self
 
     def public(self) -> Target:
         """The target with `forbidden_is_absent`, if on an HTTP server or S3; to call once its metadata is read."""

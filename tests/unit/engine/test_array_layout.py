@@ -1,12 +1,18 @@
 """Chunks and shards: the very bytes that zarr-python writes, and read back by it."""
 
+import hashlib
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numcodecs
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 
 from atlaszarr.engine.array_layout import ArrayLayout, Encoding
@@ -153,6 +159,65 @@ def test_the_metadata_equals_that_of_zarr_python(tmp_path, dtype, fill, compress
     assert layout.documents(names) == written
     again = ArrayLayout.of(json.loads(written["zarr.json" if zarr_format == 3 else ".zarray"]))
     assert str(again) == str(layout)
+
+
+@st.composite
+def layouts(draw):
+    """A layout that arrays may be written with, and the names of its axes."""
+    axes = draw(st.integers(1, 5))
+    lengths = partial(st.lists, min_size=axes, max_size=axes)
+    encoding = Encoding(draw(st.sampled_from(["zstd", "blosc"])), draw(st.sampled_from([2, 3])))
+    dtype = np.dtype(draw(st.sampled_from(["bool", *"iu", "f2", "f4", "f8"])).replace("i", "i8").replace("u", "u8"))
+    if dtype.kind == "f":
+        special = st.sampled_from([0.1, 1e-30, 1e22, -0.0, np.nan, np.inf, -np.inf])
+        fill = draw(special | st.floats(width=8 * dtype.itemsize))
+    else:
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        fill = draw(st.integers(int(low), int(high)))
+    chunk = draw(lengths(st.integers(1, 30)))
+    counts = draw(lengths(st.integers(1, 3))) if encoding.zarr_format == 3 else [1] * axes
+    unit = [c * n for c, n in zip(chunk, counts, strict=True)]
+    shape = draw(lengths(st.integers(0, 9) | st.integers(0, 2**40)))
+    names = draw(st.sampled_from([None, tuple("tczyx"[-axes:])])) if encoding.zarr_format == 3 else None
+    with np.errstate(over="ignore"):
+        return encoding, encoding.layout(shape, chunk, dtype, fill, unit), names
+
+
+@given(layouts())
+@settings(deadline=None, max_examples=200)
+def test_all_metadata_equals_that_of_zarr_python(case):
+    encoding, layout, names = case
+    store = {}
+    v3 = {"shards": layout.unit if layout.unit != layout.chunk else None, "dimension_names": names}
+    v2 = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    zarr.create_array(
+        store,
+        shape=layout.shape,
+        chunks=layout.chunk,
+        dtype=layout.dtype,
+        fill_value=layout.fill,
+        zarr_format=encoding.zarr_format,
+        compressors=COMPRESSORS[encoding.compressor, encoding.zarr_format],
+        **(v2 if encoding.zarr_format == 2 else v3),
+    )
+    written = {name: body.to_bytes() for name, body in store.items()}
+    assert layout.documents(names) == written
+    again = ArrayLayout.of(json.loads(written["zarr.json" if encoding.zarr_format == 3 else ".zarray"]))
+    assert str(again) == str(layout)
+
+
+def test_blosc_encodes_the_same_bytes_in_every_process():
+    code = (
+        "import hashlib, sys; import numpy as np; from atlaszarr.engine.array_layout import Encoding; "
+        "values = np.random.default_rng(0).integers(0, 9, (128, 128, 128), np.uint8); "
+        "layout = Encoding('blosc').layout(values.shape, values.shape, values.dtype); "
+        "assert 'zarr' not in sys.modules; "
+        "print(*{hashlib.sha256(layout.encode(values)).hexdigest() for _ in range(9)})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    values = np.random.default_rng(0).integers(0, 9, (128, 128, 128), np.uint8)
+    body = Encoding("blosc").layout(values.shape, values.shape, values.dtype).encode(values)
+    assert found == [hashlib.sha256(body).hexdigest()]
 
 
 PARTS = {
