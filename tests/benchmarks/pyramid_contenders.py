@@ -72,9 +72,8 @@ def _source(target: str, shape: Sequence[int], chunks: Sequence[int], dtype: str
 
 def start(library: str) -> None:
     """All that a contender loads, and no work."""
-    if library != "tensorstore":
-        importlib.import_module("zarr")
     if library == "ngff-zarr":
+        importlib.import_module("zarr")
         importlib.import_module("dask.array")
     importlib.import_module({"atlaszarr": "atlaszarr.writing", "ngff-zarr": "ngff_zarr"}.get(library, library))
 
