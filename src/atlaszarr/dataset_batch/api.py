@@ -306,7 +306,7 @@ def _fields(
     InputError
         If they are the fields of a single dataset.
     NotFoundError
-        If the batch makes none and there is none.
+        If the batch does not refine, and the folder holds no refinement.
     """
     if fields is None:
         return made

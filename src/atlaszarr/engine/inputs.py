@@ -129,14 +129,13 @@ def _at(location: str | os.PathLike[str]) -> Any:
     """The zarr array at a path or URL: a `StoredArray`, or a ``zarr.Array`` if only that reads its chunks alone."""
     target = Target.of(location)
     public = target.public()  # a public bucket may forbid (403) to read the document that does not exist
-    for name in ("zarr.json", ".zgroup"):
-        document = read_document(public, name)
-        if document is not None and (name == ".zgroup" or document.get("node_type") == "group"):
-            example = f", such as {target.url}/0" if _is_array(public, "0") else ""
-            raise InputError(
-                f"{target.url} is a group of zarr arrays; give the path of one of them{example}", code="not-an-array"
-            )
-    if not _is_array(public):
+    kind = _kind(public)
+    if kind == "group":
+        example = f", such as {target.url}/0" if _kind(public, "0/") == "array" else ""
+        raise InputError(
+            f"{target.url} is a group of zarr arrays; give the path of one of them{example}", code="not-an-array"
+        )
+    if kind is None:
         target.read("zarr.json")  # raises an error if it is forbidden
         raise InputError(
             f"{target.url} is not a zarr array; give the path or URL of one, or an array", code="array-not-found"
@@ -170,12 +169,12 @@ def _absolute(array: Any) -> Any:
     return _by_zarr(target.absolute(), array.metadata.zarr_format, target.url)
 
 
-def _is_array(target: Target, folder: str = "") -> bool:
-    documents = ((name, read_document(target, f"{folder}/{name}".lstrip("/"))) for name in ("zarr.json", ".zarray"))
-    return any(
-        document is not None and (name == ".zarray" or document.get("node_type") != "group")
-        for name, document in documents
-    )
+def _kind(target: Target, folder: str = "") -> str | None:
+    """``array`` or ``group``, by the zarr metadata in a folder of a target; None if it has none."""
+    for name, kind in (("zarr.json", "array"), (".zgroup", "group"), (".zarray", "array")):
+        if (document := read_document(target, folder + name)) is not None:
+            return "group" if document.get("node_type") == "group" else kind
+    return None
 
 
 def _stored(source: Any) -> StoredArray | None:

@@ -184,7 +184,7 @@ class StoredArray:
         for region, values in self.read(self.layout.units(box) if units is None else units, box):
             if values.shape == shape:
                 return values
-            if whole is None:  # all objects that a box touches cover it
+            if whole is None:  # without `units`, the objects cover the box
                 whole = np.empty(shape, self.dtype) if units is None else self._filled(shape)
             whole[within(region, box)] = values
         return self._filled(shape) if whole is None else whole
