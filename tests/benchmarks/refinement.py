@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -23,7 +24,15 @@ from atlaszarr import Displacement, Grid
 from atlaszarr.geometry.plane import PLANES, Plane
 from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.refinement.coherence import WINDOW, coherent
-from atlaszarr.refinement.depth import FAR, OFFSETS, DepthCorrection, correct_depths, depth_scores, is_better_depth
+from atlaszarr.refinement.depth import (
+    FAR,
+    OFFSETS,
+    DepthCorrection,
+    SectionDepths,
+    correct_depths,
+    depth_scores,
+    fit_at_depths,
+)
 from atlaszarr.refinement.flags import flags
 from atlaszarr.refinement.section import RefinedSection, refine_section
 from atlaszarr.testing.annotated_brain import open_annotated_brain
@@ -180,13 +189,11 @@ def refine_all(
     """The fitted sections, and the corrections that they have in the end."""
     refined, placed, far, clear = [], depths.sections.copy(), depths.far.copy(), depths.clear.copy()
     for k, section in enumerate(sections):
-        found = refine(brain, plane, section, placed[k])
-        if not found.kept:
-            placed[k] = depths.refused[k]
-        if not np.isnan(um := depths.doubtful[k]) and is_better_depth(
-            found, other := refine(brain, plane, section, um)
-        ):
-            found, placed[k], clear[k] = other, um, True
+        um = None if np.isnan(depths.doubtful[k]) else float(depths.doubtful[k])
+        tried = SectionDepths(depths.sections[k], depths.refused[k], um)
+        found, _, placed[k] = fit_at_depths(partial(refine, brain, plane, section), tried)
+        if placed[k] == um:
+            clear[k] = True
             far[k] |= abs(um - depths.dataset) > FAR
         refined.append(found)
     return refined, replace(depths, sections=placed, far=far, clear=clear)

@@ -8,6 +8,7 @@ import brain_sections as brains
 from atlaszarr.dataset_refinement.comparison import Comparison
 from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.previews.annotation_planes import open_planes
+from atlaszarr.refinement.depth import SectionDepths
 from atlaszarr.sections.alignment import plane_of
 from atlaszarr.sections.options import SectionsOptions
 
@@ -65,8 +66,8 @@ def test_a_section_whose_fit_is_refused_takes_the_other_depth(opened, annotation
         dataset, options, images = opened(running)
         with open_planes(annotation, plane_of(dataset), RESOLUTION, reference_space(dataset.space).frame) as planes:
             comparison = Comparison(dataset, options, planes.for_workers())
-            fits = [comparison.fit(k, 20.0, 70.0, None, images[k]) for k in (0, 1)]
-            elsewhere = comparison.fit(0, 500.0, 600.0, 20.0, images[0])
-            back = comparison.fit(0, 20.0, 70.0, 500.0, images[0])
+            fits = [comparison.fit(k, SectionDepths(20.0, 70.0), images[k]) for k in (0, 1)]
+            elsewhere = comparison.fit(0, SectionDepths(500.0, 600.0, 20.0), images[0])
+            back = comparison.fit(0, SectionDepths(20.0, 70.0, 500.0), images[0])
     assert [(fit.section.kept, fit.correction) for fit in fits] == [(True, 20.0), (False, 70.0)]
     assert elsewhere.to_json() == back.to_json() == fits[0].to_json()

@@ -14,7 +14,7 @@ from ..allen.records import SectionDataset
 from ..geometry.grid import Grid
 from ..previews.annotation_planes import VolumePlanes
 from ..refinement.arrays import pixels_joined
-from ..refinement.depth import OFFSETS, depth_scores, is_better_depth
+from ..refinement.depth import OFFSETS, SectionDepths, depth_scores, fit_at_depths
 from ..refinement.section import FITTED, Figures, RefinedSection, figures_of, refine_section
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
@@ -77,30 +77,25 @@ class Comparison:
         figures = figures_of(pixels, shown, labels[best], still, self.options.resolution, template=greys)
         return {"scores": scores.tolist(), "correlation": max(figures.correlation, figures.unseen)}
 
-    def fit(self, position: int, correction: float, refused: float, doubtful: float | None, image: SectionImage) -> Fit:
+    def fit(self, position: int, depths: SectionDepths, image: SectionImage) -> Fit:
         """Fit a section at its corrected depth; see `atlaszarr.refinement.section.refine_section`.
 
         Parameters
         ----------
         position : int
-        correction, refused : float
-            What is added to its depth, and what if the fit is refused, in um.
-        doubtful : float or None
-            Another correction, in um, at which the section is fitted too, and which it has if it fits better there.
+        depths : SectionDepths
         image : SectionImage
         """
-        section = self._fit(position, correction, image)
-        found = correction if section.kept else refused
-        if doubtful is not None and is_better_depth(section, other := self._fit(position, doubtful, image)):
-            section, found, correction = other, doubtful, doubtful
-        recorded = section.before
-        if correction:
-            recorded = self.figures(position, 0.0, image, np.zeros_like(section.field))
-        return Fit(section, recorded, found)
 
-    def _fit(self, position: int, correction: float, image: SectionImage) -> RefinedSection:
-        given, template = self._given(position, correction, image)
-        return refine_section(*given, self.options.resolution, template=template, hold_out=self.hold_out)
+        def fit(correction: float) -> RefinedSection:
+            given, template = self._given(position, correction, image)
+            return refine_section(*given, self.options.resolution, template=template, hold_out=self.hold_out)
+
+        section, fitted, correction = fit_at_depths(fit, depths)
+        recorded = section.before
+        if fitted:
+            recorded = self.figures(position, 0.0, image, np.zeros_like(section.field))
+        return Fit(section, recorded, correction)
 
     def figures(self, position: int, correction: float, image: SectionImage, field: Array) -> Figures:
         """How well a field, in um and x first, fits a section at a corrected depth."""

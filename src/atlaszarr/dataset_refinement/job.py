@@ -36,6 +36,7 @@ from ..engine.writer import Progress
 from ..errors import TargetError
 from ..refinement.arrays import binned, enlarged, smallest_jacobian
 from ..refinement.coherence import WINDOW, coherent
+from ..refinement.depth import SectionDepths
 from ..refinement.section import FITTED as FITTED_UM
 from ..sections.refined import DOCUMENT, TABLE, field_objects, pixels_of, refinement_document
 from ..stores.target import Target
@@ -148,7 +149,7 @@ class RefinementJob(ImageJob):
             if number == SCORES:
                 yield partial(scheduler.compute, _write_scores, *shared, k, image)
             elif number == FITS:
-                yield partial(scheduler.compute, _write_fit, *shared, k, given.get(k, (0.0, 0.0, None)), image)
+                yield partial(scheduler.compute, _write_fit, *shared, k, given.get(k, SectionDepths(0.0, 0.0)), image)
             else:
                 near = [_Neighbour(j, corrections[j], self._depth(j, corrections), fits[j]) for j in _window(order, k)]
                 yield partial(scheduler.compute, _write_field, *shared, k, near, image)
@@ -269,11 +270,9 @@ def score(comparison: Comparison, position: int, image: SectionImage | MissingIm
     return comparison.scores(position, image) if isinstance(image, SectionImage) else image
 
 
-def judge(
-    comparison: Comparison, position: int, image: SectionImage, corrections: tuple[float, float, float | None]
-) -> dict[str, Any]:
-    """What is recorded of the fit of a section, with the corrections of its depth that `Comparison.fit` takes."""
-    return comparison.fit(position, *corrections, image).to_json()
+def judge(comparison: Comparison, position: int, image: SectionImage, depths: SectionDepths) -> dict[str, Any]:
+    """What is recorded of the fit of a section."""
+    return comparison.fit(position, depths, image).to_json()
 
 
 def _write_scores(
@@ -292,7 +291,7 @@ def _write_fit(
     comparison: Comparison,
     files: RefinementFiles,
     position: int,
-    corrections: tuple[float, float, float | None],
+    depths: SectionDepths,
     image: SectionImage | MissingImage,
 ) -> list[Done]:
     """Write the fitted field of a section at its corrected depth, and record its figures."""
@@ -301,7 +300,7 @@ def _write_fit(
         if isinstance(image, MissingImage):
             yield _made(position, FITS, image, {}, {})
             return
-        fit = comparison.fit(position, *corrections, image)
+        fit = comparison.fit(position, depths, image)
         field = np.stack([binned(part, comparison.factor) for part in fit.section.field]).astype("<f4")
         objects = {_fitted_key(files, position): _layout(field.shape).encode(field)} if fit.section.kept else {}
         yield _made(position, FITS, image, objects, {"fit": fit.to_json()})

@@ -15,7 +15,7 @@ import numpy as np
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..engine.notebook import table_html
-from ..refinement.depth import FAR, correct_depths, passing
+from ..refinement.depth import FAR, SectionDepths, correct_depths, passing
 from ..refinement.flags import flags
 from ..refinement.section import LEAST_UNSEEN, Figures
 from .comparison import Fit
@@ -223,9 +223,12 @@ class Depths:
     doubtful: Mapping[int, float] = field(default_factory=dict)
 
     @property
-    def of_fits(self) -> dict[int, tuple[float, float, float | None]]:
-        """What `Comparison.fit` takes; see `atlaszarr.refinement.depth.DepthCorrection.refused`."""
-        return {k: (um, um if k in self.clear else self.dataset, self.doubtful.get(k)) for k, um in self.of.items()}
+    def of_fits(self) -> dict[int, SectionDepths]:
+        """What `Comparison.fit` takes, by position."""
+        return {
+            k: SectionDepths(um, um if k in self.clear else self.dataset, self.doubtful.get(k))
+            for k, um in self.of.items()
+        }
 
     @classmethod
     def found(cls, dataset: SectionDataset, scores: Mapping[int, Mapping[str, Any]]) -> Depths:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -188,6 +188,47 @@ def correct_depths(depths: ArrayLike, scores: ArrayLike) -> DepthCorrection:
     far = (np.abs(dataset) > FAR) | (is_better & (np.abs(own - dataset) > FAR))
     doubtful = np.where((found == dataset) & ~clear & is_elsewhere, own, np.nan)
     return DepthCorrection(dataset, found, far, clear, doubtful)
+
+
+class SectionDepths(NamedTuple):
+    """The corrections of the depth of a section that are tried, in um.
+
+    Attributes
+    ----------
+    correction : float
+        At which it is fitted.
+    refused : float
+        Which it has if that fit is refused; see `DepthCorrection.refused`.
+    doubtful : float or None
+        At which it is fitted too, and which it has if it fits better there; see `DepthCorrection.doubtful`.
+    """
+
+    correction: float
+    refused: float
+    doubtful: float | None = None
+
+
+def fit_at_depths(fit: Callable[[float], RefinedSection], depths: SectionDepths) -> tuple[RefinedSection, float, float]:
+    """Fit a section at the depths that are tried.
+
+    Parameters
+    ----------
+    fit : callable
+        Fits the section, given the correction of its depth in um.
+    depths : SectionDepths
+
+    Returns
+    -------
+    section : RefinedSection
+    fitted : float
+        The correction at which it is fitted, in um.
+    correction : float
+        That which it has, in um.
+    """
+    section = fit(depths.correction)
+    if depths.doubtful is not None and is_better_depth(section, other := fit(depths.doubtful)):
+        return other, depths.doubtful, depths.doubtful
+    return section, depths.correction, depths.correction if section.kept else depths.refused
 
 
 def is_better_depth(here: RefinedSection, there: RefinedSection) -> bool:
