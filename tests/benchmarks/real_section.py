@@ -18,7 +18,7 @@ from scipy import ndimage
 from atlaszarr import Displacement, Grid, Terminology
 from atlaszarr.geometry.plane import PLANES
 from atlaszarr.geometry.spaces import reference_space
-from atlaszarr.refinement.depth import OFFSETS, correct_depths, depth_scores
+from atlaszarr.refinement.depth import OFFSETS, correct_dataset, depth_scores
 from atlaszarr.refinement.section import refine_section
 from atlaszarr.resampling.coverage import inside_image
 from atlaszarr.transforms import compose, image_to_reference, tier_affine
@@ -106,11 +106,13 @@ def main() -> None:
     found = {}
     for name in ("labels", "template"):
         template = (real.grey(offset) for offset in OFFSETS) if name == "template" else None
-        scores = depth_scores(image, inside, (real.labels(offset) for offset in OFFSETS), RESOLUTION, template)
-        found[name] = correct_depths([NUMBER * THICKNESS], [scores])
+        scores = depth_scores(
+            image, inside, (real.labels(offset) for offset in OFFSETS), RESOLUTION, template
+        ).explained
+        found[name] = correct_dataset([scores]).correction
         curve = " ".join(f"{offset:.0f}:{score:.3f}" for offset, score in zip(OFFSETS, scores, strict=True))
-        print(f"depth by {name}: {found[name].dataset:.0f} um, r {real.coordinate(0):.0f} um  {curve}")
-    for offset in (0.0, found["labels"].dataset):
+        print(f"depth by {name}: {found[name]:.0f} um, r {real.coordinate(0):.0f} um  {curve}")
+    for offset in (0.0, found["labels"]):
         recorded = real.recorded(offset)
         image, inside = real.seen(recorded)
         print(f"offset {offset:.0f} um\n  recorded: {real.figures(recorded, offset)}", flush=True)

@@ -14,25 +14,18 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from atlaszarr import Displacement, Grid
+from atlaszarr.dataset_refinement.comparison import Fit
+from atlaszarr.dataset_refinement.expectations import Expectations
 from atlaszarr.geometry.plane import PLANES, Plane
 from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.refinement.coherence import WINDOW, coherent
-from atlaszarr.refinement.depth import (
-    FAR,
-    OFFSETS,
-    DepthCorrection,
-    SectionDepths,
-    correct_depths,
-    depth_scores,
-    fit_at_depths,
-)
+from atlaszarr.refinement.depth import OFFSETS, Expectation, depth_scores, find_section
 from atlaszarr.refinement.flags import flags
 from atlaszarr.refinement.section import RefinedSection, refine_section
 from atlaszarr.testing.annotated_brain import open_annotated_brain
@@ -170,33 +163,29 @@ def damage(rng: np.random.Generator, found: np.ndarray, kind: str) -> np.ndarray
     return lost
 
 
-def find_depths(brain: StainedBrain, plane: Plane, sections: list[Section]) -> DepthCorrection:
-    scores = []
-    for section in sections:
-        planes = (labels_of(brain, plane, section.depth + offset) for offset in OFFSETS)
-        scores.append(depth_scores(section.image, np.ones(section.image.shape[:2], bool), planes, RESOLUTION))
-    return correct_depths([section.depth for section in sections], scores)
-
-
-def refine(brain: StainedBrain, plane: Plane, section: Section, correction: float) -> RefinedSection:
-    labels = labels_of(brain, plane, section.depth + correction)
-    return refine_section(section.image, np.ones(labels.shape, bool), labels, RESOLUTION)
-
-
-def refine_all(
-    brain: StainedBrain, plane: Plane, sections: list[Section], depths: DepthCorrection
-) -> tuple[list[RefinedSection], DepthCorrection]:
-    """The fitted sections, and the corrections that they have in the end."""
-    refined, placed, far, clear = [], depths.sections.copy(), depths.far.copy(), depths.clear.copy()
+def expectations_of(brain: StainedBrain, plane: Plane, sections: list[Section]) -> Expectations:
+    scores = {}
     for k, section in enumerate(sections):
-        um = None if np.isnan(depths.doubtful[k]) else float(depths.doubtful[k])
-        tried = SectionDepths(depths.sections[k], depths.refused[k], um)
-        found, _, placed[k] = fit_at_depths(partial(refine, brain, plane, section), tried)
-        if placed[k] == um:
-            clear[k] = True
-            far[k] |= abs(um - depths.dataset) > FAR
-        refined.append(found)
-    return refined, replace(depths, sections=placed, far=far, clear=clear)
+        found = depth_scores(section.image, inside_of(section), at_offsets(brain, plane, section), RESOLUTION)
+        scores[k] = {"explained": found.explained, "levels": found.levels.to_json(), "correlation": 1.0}
+    return Expectations.found([section.depth for section in sections], scores)
+
+
+def refine(brain: StainedBrain, plane: Plane, section: Section, expected: Expectation) -> Fit:
+    """As `atlaszarr.dataset_refinement.comparison.Comparison.fit`."""
+    image, inside = section.image, inside_of(section)
+    depth = find_section(image, inside, at_offsets(brain, plane, section), expected, RESOLUTION)
+    labels = labels_of(brain, plane, section.depth + depth.correction)
+    refined = refine_section(image, inside, labels, RESOLUTION)
+    return Fit(refined, refined.before, depth)
+
+
+def inside_of(section: Section) -> np.ndarray:
+    return np.ones(section.image.shape[:2], bool)
+
+
+def at_offsets(brain: StainedBrain, plane: Plane, section: Section) -> list[np.ndarray]:
+    return [labels_of(brain, plane, section.depth + offset) for offset in OFFSETS]
 
 
 def agree(refined: list[RefinedSection], depths: np.ndarray) -> list[np.ndarray]:
@@ -224,18 +213,24 @@ def roughness(fields: list[np.ndarray], sections: list[Section]) -> float:
     return float(np.sqrt(np.concatenate(squares).mean()))
 
 
-def report(sections: list[Section], refined: list[RefinedSection], depths: DepthCorrection) -> None:
-    placed = np.array([section.depth for section in sections]) + depths.sections
-    agreed = agree(refined, placed)
-    far, clear = (set(np.flatnonzero(each).tolist()) for each in (depths.far, depths.clear))
-    named = flags(dict(enumerate(refined)), far, clear)
+def report(sections: list[Section], fits: list[Fit]) -> None:
+    refined, moves = [fit.section for fit in fits], np.array([fit.depth.correction for fit in fits])
+    far = np.array([fit.depth.far for fit in fits])
+    agreed = agree(refined, np.array([section.depth for section in sections]) + moves)
+    named = flags(
+        dict(enumerate(refined)),
+        far=set(np.flatnonzero(far)),
+        turned={k for k, fit in enumerate(fits) if fit.depth.turned},
+        agreements={k: fit.depth.agreement for k, fit in enumerate(fits)},
+    )
     ends = []
     for k, (section, found) in enumerate(zip(sections, refined, strict=True)):
         fields = np.zeros(section.truth.shape), found.field, agreed[k]
         ends.append([errors_of(field, section) for field in fields])
         (a, b), (c, d), (e, f) = ends[-1]
         print(
-            f"{section.kind:<14} depth {section.error:5.0f} found {depths.sections[k]:5.0f} um  "
+            f"{section.kind:<14} depth {section.error:5.0f} found {moves[k]:5.0f} um  "
+            f"agreement {fits[k].depth.agreement:.2f}  "
             f"field {a:4.0f}/{b:4.0f} -> {c:4.0f}/{d:4.0f} -> {e:4.0f}/{f:4.0f} um  "
             f"unseen {found.before.unseen:.3f} -> {found.after.unseen:.3f}  "
             f"dice {found.before.dice:.3f} -> {found.after.dice:.3f}  affine {found.affine:3.0f} um  "
@@ -246,7 +241,7 @@ def report(sections: list[Section], refined: list[RefinedSection], depths: Depth
     right = np.array([section.kind == "already right" for section in sections])
     bad = np.array([section.kind in BAD for section in sections])
     start, fitted, end = np.moveaxis(ends[displaced], 1, 0)
-    wrong = np.abs(depths.sections - [section.error for section in sections])[~bad]
+    wrong = np.abs(moves - [section.error for section in sections])[~bad]
     flagged = np.isin(np.arange(len(sections)), list(named))
     print(
         f"| depth: largest error {wrong.max():.0f} um | median {np.median(start[:, 0]):.0f} -> "
@@ -254,7 +249,7 @@ def report(sections: list[Section], refined: list[RefinedSection], depths: Depth
         f"{(end[:, 0] <= 0.4 * start[:, 0]).sum()} of {len(end)} | p95 no worse {(end[:, 1] <= start[:, 1]).sum()}, "
         f"largest ratio {(end[:, 1] / start[:, 1]).max():.2f}, at most 200 um {(end[:, 1] <= 200).sum()} | already "
         f"right {ends[right, 2, 0].round().tolist()} um | flagged {(flagged & bad).sum()} of {bad.sum()} bad, "
-        f"{(flagged & ~bad & ~depths.far).sum()} of {(~bad).sum()} good, {(depths.far & ~bad).sum()} of them far | "
+        f"{(flagged & ~bad & ~far).sum()} of {(~bad).sum()} good, {(far & ~bad).sum()} of them far | "
         f"roughness true {roughness([section.truth for section in sections], sections):.1f}, refined "
         f"{roughness([each.field for each in refined], sections):.1f}, coherent {roughness(agreed, sections):.1f} um |",
         flush=True,
@@ -274,14 +269,14 @@ def main() -> None:
                 for seed in SEEDS[given.seeds]:
                     sections = draw_dataset(brain, PLANES[plane], name, seed)
                     began = time.thread_time()
-                    depths = find_depths(brain, PLANES[plane], sections)
+                    expected = expectations_of(brain, PLANES[plane], sections)
                     half = time.thread_time()
-                    refined, depths = refine_all(brain, PLANES[plane], sections, depths)
+                    fits = [refine(brain, PLANES[plane], each, expected.of(k)) for k, each in enumerate(sections)]
                     seconds = np.array([half - began, time.thread_time() - half]) / len(sections)
                     print(
                         f"{plane} {name} {seed}: {seconds[0]:.1f} s a section for the depth, {seconds[1]:.1f} s refined"
                     )
-                    report(sections, refined, depths)
+                    report(sections, fits)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dipy.align.imaffine import AffineRegistration, MutualInformationMetric, tra
 from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
 from dipy.align.metrics import CCMetric
 from dipy.align.transforms import AffineTransform2D, RigidTransform2D, TranslationTransform2D
-from refinement import DEPTHS, RESOLUTION, brain_of, draw_dataset, find_depths, labels_of, refine
+from refinement import DEPTHS, RESOLUTION, brain_of, draw_dataset, expectations_of, labels_of, refine
 from scipy import ndimage
 
 from atlaszarr.geometry.plane import PLANES
@@ -111,11 +111,14 @@ def main() -> None:
     with brain_of(given.annotation) as brain:
         for plane in DEPTHS:
             sections = draw_dataset(brain, PLANES[plane], "displaced", given.seed)
-            depths = find_depths(brain, PLANES[plane], sections)
+            expected = expectations_of(brain, PLANES[plane], sections)
             found: dict[str, list[list[float]]] = {"recorded": [], "atlaszarr": [], **{name: [] for name in PEERS}}
             for index in SECTIONS:
                 section = sections[index]
-                labels = labels_of(brain, PLANES[plane], section.depth + depths.sections[index])
+                began = time.process_time()
+                fit = refine(brain, PLANES[plane], section, expected.of(index))
+                seconds = time.process_time() - began
+                labels = labels_of(brain, PLANES[plane], section.depth + fit.depth.correction)
                 dark, regions = (
                     darkness(section.image, np.ones(labels.shape, bool)),
                     PlaneRegions.of(labels, RESOLUTION),
@@ -130,9 +133,8 @@ def main() -> None:
                     found[name].append([*np.percentile(np.hypot(*(field - truth))[there], [50, 95]), seconds])
 
                 add("recorded", np.zeros(truth.shape), time.process_time())
-                began = time.process_time()
-                field = refine(brain, PLANES[plane], section, depths.sections[index]).field
-                add("atlaszarr", np.stack([binned(part, JOINED) for part in field]), began)
+                field = fit.section.field
+                add("atlaszarr", np.stack([binned(part, JOINED) for part in field]), time.process_time() - seconds)
                 for name, peer in PEERS.items():
                     began = time.process_time()
                     add(name, peer(target, binned(dark, JOINED), near) * RESOLUTION * JOINED, began)

@@ -1,19 +1,19 @@
-"""The depth of sections of the brain-like phantom: what is held out, and which sections keep their own depth."""
+"""The depth of sections of the brain-like phantom: what is held out, and what the others of a dataset tell."""
 
 import nrrd
 import numpy as np
 import pytest
 
 import brain_sections as brains
+from atlaszarr import refine
 from atlaszarr.dataset_refinement.comparison import Comparison
 from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.previews.annotation_planes import open_planes
-from atlaszarr.refinement.depth import SectionDepths
 from atlaszarr.sections.alignment import plane_of
 from atlaszarr.sections.options import SectionsOptions
 
 RESOLUTION, ID = 50.0, brains.SAGITTAL
-IMAGES = slice(8, 10)
+IMAGES, NINE = slice(8, 10), slice(3, 12)
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +54,25 @@ def test_structures_that_are_held_out_have_no_part_in_the_depth(opened, annotati
         assert found[0] == found[1]
         assert found[0] != scores(*given, annotation)
         nothing = scores(*given, annotation, tuple(labels.tolist()))
-        assert (nothing["correlation"], set(nothing["scores"])) == (0.0, {0.0})
+        assert (nothing["correlation"], set(nothing["explained"])) == (0.0, {0.0})
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_section_whose_fit_is_refused_takes_the_other_depth(opened, annotation):
-    """The first one is displaced within its plane, of the second one a half is lost."""
-    lost = brains.records(ID, IMAGES)[1][1]["id"]
-    with brains.emulator(ID, [{"match": {"image": lost}, "do": "half_lost"}], IMAGES) as running:
-        dataset, options, images = opened(running)
-        with open_planes(annotation, plane_of(dataset), RESOLUTION, reference_space(dataset.space).frame) as planes:
-            comparison = Comparison(dataset, options, planes.for_workers())
-            fits = [comparison.fit(k, SectionDepths(20.0, 70.0), images[k]) for k in (0, 1)]
-            elsewhere = comparison.fit(0, SectionDepths(500.0, 600.0, 20.0), images[0])
-            back = comparison.fit(0, SectionDepths(20.0, 70.0, 500.0), images[0])
-    assert [(fit.section.kept, fit.correction) for fit in fits] == [(True, 20.0), (False, 70.0)]
-    assert elsewhere.to_json() == back.to_json() == fits[0].to_json()
+def test_sections_of_which_a_half_is_lost_and_that_are_upside_down_are_told_by_the_others(connect, annotation):
+    """Whose fits are refused: the first one keeps its own depth, 260 um from that of the others."""
+    records = brains.records(ID, NINE)
+    lost, turned = (records[k][1]["id"] for k in (3, 6))
+    damage = [
+        {"match": {"image": lost}, "do": "depth_error", "um": 260},
+        {"match": {"image": lost}, "do": "half_lost"},
+        {"match": {"image": turned}, "do": "upside_down"},
+    ]
+    with brains.emulator(ID, damage, NINE) as running:
+        report = refine(ID, annotation, resolution=RESOLUTION, client=connect(running))
+    rows = report.table
+    assert np.abs(rows["depth_um"].drop([lost, turned])).max() < 60
+    assert rows.loc[lost, "depth_um"] == pytest.approx(260, abs=80)
+    assert rows["flag"][rows["flag"] != ""].to_dict() == {lost: "tissue", turned: "orientation"}
+    assert not rows.loc[[lost, turned], "kept"].any()
+    assert rows.loc[turned, "agreement"] < 0.4 * rows["agreement"].median()

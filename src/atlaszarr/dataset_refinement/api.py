@@ -47,9 +47,10 @@ from ..stores.target import Target
 from ..terminology.terminology import Terminology, terminology_of
 from ..versions import version
 from .comparison import Comparison
-from .job import RefinementJob, judge, score
+from .expectations import Expectations
+from .job import METHOD, RefinementJob, judge, score
 from .picture import Layout, draw_refinement, thumbnails
-from .report import Depths, Refinement, rows_of
+from .report import Refinement, rows_of
 
 #: Sections under way for each worker, in a report without a target.
 _WINDOW = 4
@@ -184,6 +185,7 @@ def refine(
             identities = {one.kind: one.identity() for one in volumes}
             request = {
                 "refinement": dataset.id,
+                "method": METHOD,
                 "records_sha256": options.identity(dataset)["records_sha256"],
                 "resolution": resolution,
                 "hold_out": list(held_out),
@@ -270,8 +272,8 @@ def _as_it_is(comparison: Comparison, client: AllenClient, running: Scheduler, p
     found = dict(zip(everywhere, results(score, "depths", everywhere), strict=True))
     failures = tuple(each for each in found.values() if isinstance(each, MissingImage))
     scores = {k: each for k, each in found.items() if not isinstance(each, MissingImage)}
-    depths = Depths.found(dataset, scores)
-    judged = dict(zip(depths.of, results(judge, "fits", depths.of_fits), strict=True))
+    expected = Expectations.found(comparison.depths, scores)
+    judged = dict(zip(scores, results(judge, "fits", {k: expected.of(k) for k in scores}), strict=True))
     missing = {failure.request.image_id: failure.reason for failure in failures}
-    rows = rows_of(dataset, depths, judged, {}, missing)
-    return Refinement(dataset.id, None, "not refined", rows, depths.dataset, failures)
+    rows = rows_of(dataset, expected.correction, judged, {}, missing)
+    return Refinement(dataset.id, None, "not refined", rows, expected.correction, failures)

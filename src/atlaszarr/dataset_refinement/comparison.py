@@ -14,7 +14,13 @@ from ..allen.records import SectionDataset
 from ..geometry.grid import Grid
 from ..previews.annotation_planes import VolumePlanes
 from ..refinement.arrays import pixels_joined
-from ..refinement.depth import OFFSETS, SectionDepths, depth_scores, fit_at_depths
+from ..refinement.depth import (
+    OFFSETS,
+    Expectation,
+    SectionDepth,
+    depth_scores,
+    find_section,
+)
 from ..refinement.section import FITTED, Figures, RefinedSection, figures_of, refine_section
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
@@ -50,6 +56,11 @@ class Comparison:
         return Grid(self.labels.space, self.options.resolution)
 
     @property
+    def depths(self) -> list[float]:
+        """The recorded depths of all sections, in um."""
+        return [section.depth for section in self.dataset.sections]
+
+    @property
     def factor(self) -> int:
         """How many pixels of the grid, along each axis, are one of those at which sections are fitted."""
         return pixels_joined(FITTED, self.options.resolution)
@@ -65,37 +76,34 @@ class Comparison:
 
         See `atlaszarr.refinement.depth.depth_scores`, whose scores of a section without contrast mean nothing.
         """
-        at = [float(self.planes(position, offset).coordinates[0]) for offset in OFFSETS]
+        at = self._at_offsets(position)
         pixels, inside = self.planes(position).register_whole(0, image)
         labels = self._read(self.labels, at)
         template = None if self.template is None else self._read(self.template, at)
         compared = self._compared(labels)
         scores = depth_scores(pixels, inside, labels, self.options.resolution, template, compared)
-        best = int(scores.argmax())
+        best = int(scores.explained.argmax())
         still, greys = np.zeros((2, *inside.shape)), None if template is None else template[best]
         shown = inside & compared
         figures = figures_of(pixels, shown, labels[best], still, self.options.resolution, template=greys)
-        return {"scores": scores.tolist(), "correlation": max(figures.correlation, figures.unseen)}
+        return {
+            "explained": scores.explained.tolist(),
+            "levels": scores.levels.to_json(),
+            "correlation": max(figures.correlation, figures.unseen),
+        }
 
-    def fit(self, position: int, depths: SectionDepths, image: SectionImage) -> Fit:
-        """Fit a section at its corrected depth; see `atlaszarr.refinement.section.refine_section`.
-
-        Parameters
-        ----------
-        position : int
-        depths : SectionDepths
-        image : SectionImage
-        """
-
-        def fit(correction: float) -> RefinedSection:
-            given, template = self._given(position, correction, image)
-            return refine_section(*given, self.options.resolution, template=template, hold_out=self.hold_out)
-
-        section, fitted, correction = fit_at_depths(fit, depths)
+    def fit(self, position: int, expected: Expectation, image: SectionImage) -> Fit:
+        """Find the depth of a section, and fit it there; see `atlaszarr.refinement.section.refine_section`."""
+        pixels, inside = self.planes(position).register_whole(0, image)
+        planes = self._read(self.labels, self._at_offsets(position))
+        resolution = self.options.resolution
+        depth = find_section(pixels, inside, planes, expected, resolution, self._compared(planes))
+        given, template = self._given(position, depth.correction, image)
+        section = refine_section(*given, resolution, template=template, hold_out=self.hold_out)
         recorded = section.before
-        if fitted:
+        if depth.correction:
             recorded = self.figures(position, 0.0, image, np.zeros_like(section.field))
-        return Fit(section, recorded, correction)
+        return Fit(section, recorded, depth)
 
     def figures(self, position: int, correction: float, image: SectionImage, field: Array) -> Figures:
         """How well a field, in um and x first, fits a section at a corrected depth."""
@@ -110,6 +118,10 @@ class Comparison:
         at = planes.coordinates.tolist()
         template = None if self.template is None else self._read(self.template, at)[0]
         return (*planes.register_whole(0, image), self._read(self.labels, at)[0]), template
+
+    def _at_offsets(self, position: int) -> list[float]:
+        """The slice coordinates of a section at `OFFSETS` of its depth, in um."""
+        return [float(self.planes(position, offset).coordinates[0]) for offset in OFFSETS]
 
     def _compared(self, planes: Sequence[NDArray[Any]]) -> Mask:
         """The pixels that are not held out in any of the planes of the annotation."""
@@ -130,13 +142,12 @@ class Fit:
         At the depth at which it was fitted.
     recorded : Figures
         Of the recorded registration at the recorded depth.
-    correction : float
-        What is added to its depth, in um.
+    depth : SectionDepth
     """
 
     section: RefinedSection
     recorded: Figures
-    correction: float
+    depth: SectionDepth
 
     def to_json(self) -> dict[str, Any]:
         """All but the field, in JSON's types."""
@@ -144,12 +155,13 @@ class Fit:
         del content["field"]
         content |= {name: asdict(content[name]) for name in ("before", "after")}
         content |= {"deformation": list(self.section.deformation), "recorded": asdict(self.recorded)}
-        return {**content, "correction": self.correction}
+        return {**content, **self.depth._asdict()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Fit:
         """The inverse of `to_json`, with an empty field."""
         known = {**content, "field": np.zeros((2, 0, 0)), "deformation": tuple(content["deformation"])}
         known |= {name: Figures(**content[name]) for name in ("before", "after")}
-        recorded, correction = Figures(**known.pop("recorded")), known.pop("correction")
-        return cls(RefinedSection(**known), recorded, correction)
+        recorded = Figures(**known.pop("recorded"))
+        depth = SectionDepth(**{name: known.pop(name) for name in SectionDepth._fields})
+        return cls(RefinedSection(**known), recorded, depth)

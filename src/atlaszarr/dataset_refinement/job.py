@@ -1,7 +1,8 @@
 """The job of a refinement: three steps for each section, each of which records what the next one needs.
 
-1. Scores: how well the section fits at other depths. From the scores of all sections follow the corrected depths.
-2. Fits: the section is fitted at its corrected depth; one whose fit is refused may take that of the dataset. The fitted
+1. Scores: how well the section fits at other depths, and the levels of its regions. From those of all sections follow
+   the correction of the dataset, and what is expected of each section, which gives its own.
+2. Fits: the section is fitted at its corrected depth. The fitted
    field is written to ``atlaszarr/fitted``, with the pixels at which sections are fitted, whatever the resolution: a
    task of the next step reads those of many sections.
 3. Fields: the fitted fields of the neighbours are read, and the field that agrees with them is written.
@@ -36,15 +37,19 @@ from ..engine.writer import Progress
 from ..errors import TargetError
 from ..refinement.arrays import binned, enlarged, smallest_jacobian
 from ..refinement.coherence import WINDOW, coherent
-from ..refinement.depth import SectionDepths
+from ..refinement.depth import Expectation
 from ..refinement.section import FITTED as FITTED_UM
 from ..sections.refined import DOCUMENT, TABLE, field_objects, pixels_of, refinement_document
 from ..stores.target import Target
 from .comparison import Comparison, Fit
+from .expectations import Expectations
 from .files import FIELDS, FITS, FITTED, SCORES, STEPS, RefinementFiles, task_of
-from .report import Depths, Refinement, SectionRow, rows_of, table_of
+from .report import Refinement, SectionRow, rows_of, table_of
 
 Array = NDArray[np.float64]
+
+#: Raised when the same input yields other fields or records, so that a run does not resume what another version began.
+METHOD = 2
 
 
 class RefinementJob(ImageJob):
@@ -141,7 +146,7 @@ class RefinementJob(ImageJob):
         """Start a step of some sections; each image is fetched once, for its first step."""
         positions = [task[1][0] for task in tasks]
         self._total = len(self._images) + len(set(positions) - set(self._images))
-        given = self._depths().of_fits if number == FITS else {}
+        expected = self._expectations()
         corrections, fits = ({}, {}) if number != FIELDS else (self._corrections(), self._recorded(FITS, "fit"))
         order = self._order(corrections)
         for k in positions:
@@ -149,7 +154,7 @@ class RefinementJob(ImageJob):
             if number == SCORES:
                 yield partial(scheduler.compute, _write_scores, *shared, k, image)
             elif number == FITS:
-                yield partial(scheduler.compute, _write_fit, *shared, k, given.get(k, SectionDepths(0.0, 0.0)), image)
+                yield partial(scheduler.compute, _write_fit, *shared, k, expected.of(k), image)
             else:
                 near = [_Neighbour(j, corrections[j], self._depth(j, corrections), fits[j]) for j in _window(order, k)]
                 yield partial(scheduler.compute, _write_field, *shared, k, near, image)
@@ -185,20 +190,20 @@ class RefinementJob(ImageJob):
         """The report of the refinement in a state."""
         failures = tuple(self.failures.values())
         dataset = self._comparison.dataset
-        return Refinement(dataset.id, self.target.url, state, self._rows(), self._depths().dataset, failures)
+        return Refinement(dataset.id, self.target.url, state, self._rows(), self._expectations().correction, failures)
 
     def _rows(self) -> tuple[SectionRow, ...]:
         missing = {failure.request.image_id: failure.reason for failure in self.failures.values()}
         fits, written = self._recorded(FITS, "fit"), self._recorded(FIELDS, "written")
-        return rows_of(self._comparison.dataset, self._depths(), fits, written, missing)
+        return rows_of(self._comparison.dataset, self._expectations().correction, fits, written, missing)
 
-    def _depths(self) -> Depths:
-        return Depths.found(self._comparison.dataset, self._recorded(SCORES, "scores"))
+    def _expectations(self) -> Expectations:
+        return Expectations.found(self._comparison.depths, self._recorded(SCORES, "scores"))
 
     def _corrections(self) -> dict[int, float]:
         """What is added to the depths of the sections that have images, by position; known when they are fitted."""
-        fits = self._recorded(FITS, "fit")
-        return {k: fits[k]["correction"] if k in fits else um for k, um in self._depths().of.items()}
+        fits, shared = self._recorded(FITS, "fit"), self._expectations().correction
+        return {k: fits[k]["correction"] if k in fits else shared for k in self._recorded(SCORES, "scores")}
 
     def _recorded(self, step: int, name: str) -> dict[int, Any]:
         """What a step recorded of each section under a name, by position; not of those without an image."""
@@ -231,7 +236,7 @@ class RefinementJob(ImageJob):
         """The document of the refinement."""
         dataset, comparison = self._comparison.dataset, self._comparison
         ids = [section.image_id for section in dataset.sections]
-        own, shared, written = self._corrections(), self._depths().dataset, self._recorded(FIELDS, "written")
+        own, shared, written = self._corrections(), self._expectations().correction, self._recorded(FIELDS, "written")
         corrections = {id: own.get(k, shared) for k, id in enumerate(ids)}
         fields = {ids[k]: each["sha256"] for k, each in written.items() if each["sha256"]}
         pixels = pixels_of(comparison.labels.plane, comparison.grid)
@@ -270,9 +275,9 @@ def score(comparison: Comparison, position: int, image: SectionImage | MissingIm
     return comparison.scores(position, image) if isinstance(image, SectionImage) else image
 
 
-def judge(comparison: Comparison, position: int, image: SectionImage, depths: SectionDepths) -> dict[str, Any]:
+def judge(comparison: Comparison, position: int, image: SectionImage, expected: Expectation) -> dict[str, Any]:
     """What is recorded of the fit of a section."""
-    return comparison.fit(position, depths, image).to_json()
+    return comparison.fit(position, expected, image).to_json()
 
 
 def _write_scores(
@@ -291,7 +296,7 @@ def _write_fit(
     comparison: Comparison,
     files: RefinementFiles,
     position: int,
-    depths: SectionDepths,
+    expected: Expectation,
     image: SectionImage | MissingImage,
 ) -> list[Done]:
     """Write the fitted field of a section at its corrected depth, and record its figures."""
@@ -300,7 +305,7 @@ def _write_fit(
         if isinstance(image, MissingImage):
             yield _made(position, FITS, image, {}, {})
             return
-        fit = comparison.fit(position, depths, image)
+        fit = comparison.fit(position, expected, image)
         field = np.stack([binned(part, comparison.factor) for part in fit.section.field]).astype("<f4")
         objects = {_fitted_key(files, position): _layout(field.shape).encode(field)} if fit.section.kept else {}
         yield _made(position, FITS, image, objects, {"fit": fit.to_json()})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +14,9 @@ import numpy as np
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..engine.notebook import table_html
-from ..refinement.depth import FAR, SectionDepths, correct_depths, passing
+from ..refinement.depth import passing
 from ..refinement.flags import flags
-from ..refinement.section import LEAST_UNSEEN, Figures
+from ..refinement.section import Figures
 from .comparison import Fit
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ class SectionRow:
         Depth of the section in the stack of sections by its record.
     depth_um : float or None
         What is added to it; also if the section is not kept.
+    agreement : float or None
+        Correlation with the levels of regions that the other sections lead to expect; None without others.
     correlation_before, correlation_after : float or None
         Of all that is compared. The fit maximizes it, so that a rise says little.
     unseen_before, unseen_after : float or None
@@ -65,6 +66,7 @@ class SectionRow:
     section_number: int
     depth_recorded_um: float
     depth_um: float | None = None
+    agreement: float | None = None
     correlation_before: float | None = None
     correlation_after: float | None = None
     unseen_before: float | None = None
@@ -198,57 +200,9 @@ class Refinement:
         return table_html(f"Refinement of section dataset {self.dataset}", rows)
 
 
-@dataclass(frozen=True)
-class Depths:
-    """The corrections of the depths of a dataset.
-
-    Attributes
-    ----------
-    dataset : float
-        The part that all sections share, in um.
-    of : mapping of int to float
-        The whole correction at which each section that has an image is fitted, in um, by its position in the dataset:
-        that of the dataset for a section without contrast.
-    far, clear : frozenset of int
-        The positions of sections that are far off, and of those that clearly fit their corrected depths; see
-        `atlaszarr.refinement.depth.DepthCorrection`.
-    doubtful : mapping of int to float
-        The other correction at which some sections are fitted too, in um.
-    """
-
-    dataset: float = 0.0
-    of: Mapping[int, float] = field(default_factory=dict)
-    far: frozenset[int] = frozenset()
-    clear: frozenset[int] = frozenset()
-    doubtful: Mapping[int, float] = field(default_factory=dict)
-
-    @property
-    def of_fits(self) -> dict[int, SectionDepths]:
-        """What `Comparison.fit` takes, by position."""
-        return {
-            k: SectionDepths(um, um if k in self.clear else self.dataset, self.doubtful.get(k))
-            for k, um in self.of.items()
-        }
-
-    @classmethod
-    def found(cls, dataset: SectionDataset, scores: Mapping[int, Mapping[str, Any]]) -> Depths:
-        """The corrections by what `Comparison.scores` returns of the sections that have images, by position."""
-        positions = sorted(k for k, each in scores.items() if each["correlation"] >= LEAST_UNSEEN)
-        if not positions:
-            return cls(of=dict.fromkeys(scores, 0.0))
-        recorded = np.array([dataset.sections[k].depth for k in positions])
-        found = correct_depths(recorded, np.array([scores[k]["scores"] for k in positions]))
-        of = dict.fromkeys(scores, float(found.dataset)) | dict(zip(positions, map(float, found.sections), strict=True))
-        far, clear = (
-            frozenset(k for k, holds in zip(positions, mask, strict=True) if holds) for mask in (found.far, found.clear)
-        )
-        doubtful = {k: um for k, um in zip(positions, map(float, found.doubtful), strict=True) if not math.isnan(um)}
-        return cls(float(found.dataset), of, far, clear, doubtful)
-
-
 def rows_of(
     dataset: SectionDataset,
-    depths: Depths,
+    dataset_depth: float,
     fits: Mapping[int, Mapping[str, Any]],
     written: Mapping[int, Mapping[str, Any]],
     missing: Mapping[int, str],
@@ -258,7 +212,8 @@ def rows_of(
     Parameters
     ----------
     dataset : SectionDataset
-    depths : Depths
+    dataset_depth : float
+        The part of the corrections of depth that all sections share, in um.
     fits, written : mapping of int to mapping
         What was recorded of the fit and of the field of each section, by position; see `Fit.to_json` and `job`.
     missing : mapping of int to str
@@ -266,12 +221,15 @@ def rows_of(
     """
     ids = [section.image_id for section in dataset.sections]
     fitted = {k: Fit.from_json(content) for k, content in fits.items()}
-    recorded, moves = [dataset.sections[k].depth for k in fitted], [fit.correction for fit in fitted.values()]
-    passed = np.array(list(fitted))[passing(recorded, moves, depths.dataset)]
-    moved = {k for k, fit in fitted.items() if fit.correction == depths.doubtful.get(k)}
-    far = depths.far | {k for k in moved if abs(fitted[k].correction - depths.dataset) > FAR}
-    named = ({ids[k] for k in positions} for positions in (far, depths.clear | moved, passed))
-    flagged = flags({ids[k]: fit.section for k, fit in fitted.items()}, *named)
+    recorded = [dataset.sections[k].depth for k in fitted]
+    passed = np.array(list(fitted))[passing(recorded, [fit.depth.correction for fit in fitted.values()], dataset_depth)]
+    flagged = flags(
+        {ids[k]: fit.section for k, fit in fitted.items()},
+        far={ids[k] for k, fit in fitted.items() if fit.depth.far},
+        passing={ids[k] for k in passed},
+        turned={ids[k] for k, fit in fitted.items() if fit.depth.turned},
+        agreements={ids[k]: fit.depth.agreement for k, fit in fitted.items() if fit.depth.agreement is not None},
+    )
     rows = []
     for k, record in enumerate(dataset.sections):
         given = (record.image_id, record.section_number, record.depth)
@@ -287,7 +245,8 @@ def rows_of(
         rows.append(
             SectionRow(
                 *given,
-                depth_um=fit.correction,
+                depth_um=fit.depth.correction,
+                agreement=fit.depth.agreement,
                 correlation_before=before.correlation,
                 correlation_after=after.correlation,
                 unseen_before=before.unseen,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -12,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
 from .darkness import darkness
+from .levels import RegionLevels
 from .polynomial import CoarseSection
-from .section import RefinedSection, check_libraries, validate_section
+from .section import check_libraries, validate_section
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -31,15 +31,32 @@ _NEAR = 200.0
 #: The least departure of a section from the depth of its dataset, in um: smaller ones are about as large as their
 #: errors, and make the depths of sections irregular that are cut at regular intervals.
 _LEAST_OWN = 100.0
-#: What a section must gain by a correction of its own, its lead there, and the lead of a clear fit: parts of the rise.
-_GAIN, _LEAD, _CLEAR = 0.3, 0.12, 0.07
-#: The lead of a clear fit at a depth of its own. Of 27 such sections of which a half is lost the depth was right to 118
-#: um in all, and the lead above this in 21; of seven upside down the depth was wrong, and the lead above this in two.
-_CLEAR_ALONE = 0.3
-#: A section whose curve is clear at no depth is moved if its correlation on the unseen half rises by this factor and
-#: difference. In the benchmark it rises to 1.8 times and by 0.08 at least for sections of little contrast that were
-#: rightly moved, and by 0.03 at most for others and those upside down.
-_LEAST_FACTOR, _LEAST_DIFFERENCE = 1.5, 0.05
+#: How far a section must fit one depth better than others for its levels to count: a part of the rise of the dataset.
+_CLEAR = 0.1
+#: What a section must gain by a correction of its own, and its lead there: a part of the rise of its curve.
+_GAIN = 0.3
+#: The least agreement of a section with a correction of its own. At most 0.24 for those of the benchmark that are
+#: upside down, but for one, and at least 0.32 for good ones of a third of the contrast.
+LEAST_AGREEMENT = 0.25
+#: The axes of an array about which a section may be turned: upside down, mirrored, both; and how much more it then
+#: agrees when it is turned back.
+_TURNS, _TURNED = ((0,), (1,), (0, 1)), 0.1
+
+
+class DepthScores(NamedTuple):
+    """How well a section fits an annotation at each offset of its depth.
+
+    Attributes
+    ----------
+    explained : ndarray, float64, shape (offsets,)
+        The share of the variance of the evened darkness that the regions, and the template, explain after a quick warp;
+        0 where a plane has no brain.
+    levels : RegionLevels
+        Of the regions at the offset at which most is explained.
+    """
+
+    explained: Array
+    levels: RegionLevels
 
 
 def depth_scores(
@@ -49,7 +66,7 @@ def depth_scores(
     resolution: float = 25.0,
     template: Iterable[NDArray[Any]] | None = None,
     compared: Mask | None = None,
-) -> Array:
+) -> DepthScores:
     """Score how well a section fits an annotation at each offset of its depth.
 
     Parameters
@@ -70,9 +87,7 @@ def depth_scores(
 
     Returns
     -------
-    ndarray, float64, shape (offsets,)
-        The share of the variance of the evened darkness that the regions, and the template, explain after a quick warp;
-        0 where a plane has no brain.
+    DepthScores
 
     Raises
     ------
@@ -80,160 +95,194 @@ def depth_scores(
         If the shapes or dtypes do not fit, there is not one plane for each of `OFFSETS`, the resolution is not a whole
         fraction of 100 um, or SimpleITK or SciPy is not installed.
     """
-    check_libraries()
-    validate_section(image, inside, inside.astype(np.uint8))
-    shown = inside if compared is None else inside & compared
-    section = CoarseSection.of(darkness(image, shown), shown, resolution)
-    found = []
+    section = _coarse(image, inside, resolution, compared)
+    explained: list[float] = []
+    levels = RegionLevels.of(np.zeros(0, np.int64), np.zeros(0))
     for labels, grey in zip(planes, repeat(None) if template is None else template, strict=False):
         validate_section(image, inside, labels, grey)
-        found.append(section.fit(labels, grey, compared).explained)
-    if len(found) != len(OFFSETS):
-        raise InputError(
-            f"{len(found)} planes are given; give one for each of the {len(OFFSETS)} offsets", code="invalid-length"
-        )
-    return np.array(found)
+        warp = section.fit(labels, grey, compared)
+        if warp.explained > max(explained, default=0.0):
+            levels = RegionLevels.of(section.joined(labels)[warp.valid], warp.seen[warp.valid])
+        explained.append(warp.explained)
+    return DepthScores(_at_offsets(explained), levels)
 
 
-@dataclass(frozen=True, eq=False)
-class DepthCorrection:
-    """The corrected depths of the sections of a dataset.
+class DatasetDepth(NamedTuple):
+    """Where a dataset lies.
 
     Attributes
     ----------
-    dataset : float
+    correction : float
         What is added to the depths of all sections, in um.
-    sections : ndarray, float64, shape (sections,)
-        What is added to the depth of each section, that of the dataset included, in um.
-    far : ndarray, bool, shape (sections,)
-        Whether a section fits better more than 300 um from the depth that the correction of the dataset gives it,
-        corrected or not; all, if the correction of the dataset exceeds 300 um.
     clear : ndarray, bool, shape (sections,)
-        Whether a section fits its corrected depth clearly better than those more than 200 um away, and still more so if
-        the correction is its own. One that is upside down does not; one with little contrast does.
-    doubtful : ndarray, float64, shape (sections,)
-        Where a section fits best that has the correction of the dataset and does not fit it clearly, if that is over
-        100 um away, as a correction in um; its fits at both tell, see `is_better_depth`. NaN for other sections.
+        Whether each section fits one depth clearly better than those more than 200 um away: its levels count for
+        others.
     """
 
-    dataset: float
-    sections: Array
-    far: Mask
+    correction: float
     clear: Mask
-    doubtful: Array
-
-    @property
-    def refused(self) -> Array:
-        """What is added to the depth of each section, in um, if its fit within its plane is refused.
-
-        That of the dataset, unless the section clearly fits a depth of its own: tissue that says so is right already
-        within its plane, or a part of it is lost. float64, shape (sections,).
-        """
-        return np.where(self.clear, self.sections, self.dataset)
 
 
-def correct_depths(depths: ArrayLike, scores: ArrayLike) -> DepthCorrection:
-    """Find where a dataset and its sections lie.
+def correct_dataset(scores: ArrayLike) -> DatasetDepth:
+    """Find where a dataset lies.
 
     Parameters
     ----------
-    depths : array_like, shape (sections,)
-        Recorded depths, in um.
     scores : array_like, shape (sections, offsets)
-        By `depth_scores`.
+        `DepthScores.explained` of its sections.
 
     Returns
     -------
-    DepthCorrection
+    DatasetDepth
 
     Raises
     ------
     InputError
-        If the shapes do not fit.
+        If the shape does not fit.
 
     Notes
     -----
     Sections are cut at regular intervals, so that all have one correction: the offset at which the median over the
-    sections of their curves is highest. A curve is minus the logarithm of the unexplained share of the variance, and
-    the rise of the dataset is the median over sections of how far the highest point of a curve lies above its median. A
-    section has a correction of its own if its curve is higher there than at the offset of the dataset by over 0.3 of
-    the rise, and than at all offsets more than 200 um from its highest point by over 0.12 of it, and the correction
-    differs from that of the dataset by over 100 um. What is highest at the first or last offset is not corrected, since
-    its peak lies beyond. A section fits its corrected depth clearly if its curve is higher there than at those offsets
-    by over 0.07 of the rise, and by over 0.3 if the correction is its own.
+    sections of their curves is highest. A curve is minus the logarithm of the unexplained share of the variance. What
+    is highest at the first or last offset is not corrected, since its peak lies beyond. The rise of the dataset is the
+    median over sections of how far the highest point of a curve lies above its median; a section is clear if its curve
+    is higher at its highest point, not the first or last offset, than at all offsets more than 200 um away by over 0.1
+    of it.
     """
-    recorded, values = np.asarray(depths, np.float64), np.asarray(scores, np.float64)
-    if recorded.ndim != 1 or values.shape != (len(recorded), len(OFFSETS)):
-        raise InputError(
-            f"depths and scores have shapes {recorded.shape} and {values.shape}; give (sections,) and (sections, "
-            f"{len(OFFSETS)})",
-            code="shape-mismatch",
-        )
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 2 or values.shape[1] != len(OFFSETS):
+        raise InputError(f"scores has shape {values.shape}; give (sections, {len(OFFSETS)})", code="shape-mismatch")
     curves = -np.log(np.maximum(1.0 - values, _LEAST_UNEXPLAINED))
-    highest = curves.max(axis=1)
     if not curves.any():
-        still, none = np.zeros(len(curves)), np.zeros(len(curves), bool)
-        return DepthCorrection(0.0, still, none, none, np.full(len(curves), np.nan))
+        return DatasetDepth(0.0, np.zeros(len(curves), bool))
+    highest = curves.max(axis=1)
     rise = float(np.median(highest - np.median(curves, axis=1)))
-    common = _peak(np.median(curves - highest[:, np.newaxis], axis=0))
-    dataset = common if _is_peak(common) else 0.0
     own = np.array([_peak(curve) for curve in curves])
-    gains = highest - [float(np.interp(dataset, OFFSETS, curve)) for curve in curves]
-    is_better = gains > _GAIN * rise
     leads = np.array([_lead(curve, peak) for curve, peak in zip(curves, own, strict=True)])
-    is_elsewhere = _is_peak(own) & (np.abs(own - dataset) > _LEAST_OWN)
-    found = np.where(is_better & (leads > _LEAD * rise) & is_elsewhere, own, dataset)
-    least = np.where(found == dataset, _CLEAR, _CLEAR_ALONE)
-    clear = np.array([_lead(curve, peak) for curve, peak in zip(curves, found, strict=True)]) > least * rise
-    far = (np.abs(dataset) > FAR) | (is_better & (np.abs(own - dataset) > FAR))
-    doubtful = np.where((found == dataset) & ~clear & is_elsewhere, own, np.nan)
-    return DepthCorrection(dataset, found, far, clear, doubtful)
+    common = _peak(np.median(curves - highest[:, np.newaxis], axis=0))
+    return DatasetDepth(common if _is_peak(common) else 0.0, _is_peak(own) & (leads > _CLEAR * rise))
 
 
-class SectionDepths(NamedTuple):
-    """The corrections of the depth of a section that are tried, in um.
+class Expectation(NamedTuple):
+    """What the other sections of a dataset lead to expect of one.
 
     Attributes
     ----------
     correction : float
-        At which it is fitted.
-    refused : float
-        Which it has if that fit is refused; see `DepthCorrection.refused`.
-    doubtful : float or None
-        At which it is fitted too, and which it has if it fits better there; see `DepthCorrection.doubtful`.
+        That of the depth of the dataset, in um.
+    levels : RegionLevels or None
+        None if no other section is clear.
     """
 
     correction: float
-    refused: float
-    doubtful: float | None = None
+    levels: RegionLevels | None = None
 
 
-def fit_at_depths(fit: Callable[[float], RefinedSection], depths: SectionDepths) -> tuple[RefinedSection, float, float]:
-    """Fit a section at the depths that are tried.
+class SectionDepth(NamedTuple):
+    """Where a section lies.
+
+    Attributes
+    ----------
+    correction : float
+        What is added to its depth, that of the dataset included, in um.
+    agreement : float or None
+        With what is expected of it there; None if nothing is.
+    far : bool
+        Whether it fits better more than 300 um from the depth that the correction of the dataset gives it, corrected or
+        not; or that exceeds 300 um.
+    turned : bool
+        Whether it agrees more with what is expected of it upside down, mirrored, or both. A coronal or transverse
+        section that is mirrored looks much as before.
+    """
+
+    correction: float
+    agreement: float | None
+    far: bool
+    turned: bool = False
+
+
+def find_section(
+    image: NDArray[np.uint8],
+    inside: Mask,
+    planes: Sequence[NDArray[Any]],
+    expected: Expectation,
+    resolution: float = 25.0,
+    compared: Mask | None = None,
+) -> SectionDepth:
+    """Find where a section lies by what the other sections of its dataset lead to expect of it.
 
     Parameters
     ----------
-    fit : callable
-        Fits the section, given the correction of its depth in um.
-    depths : SectionDepths
+    image, inside, planes, resolution, compared
+        Same as in `depth_scores`.
+    expected : Expectation
 
     Returns
     -------
-    section : RefinedSection
-    fitted : float
-        The correction at which it is fitted, in um.
-    correction : float
-        That which it has, in um.
+    SectionDepth
+        That of the dataset, if no levels are expected.
+
+    Raises
+    ------
+    InputError
+        Same as in `depth_scores`.
+
+    Notes
+    -----
+    At each offset, the section is warped to the expected levels of the regions and correlated with them; see
+    `correct_section` for the depth that follows. Unlike means of its own, the levels of other sections do not follow
+    the texture of a section: one of little contrast agrees with them less, but at its own depth alone, and one that is
+    upside down hardly anywhere. A section is turned if, at the offset that is nearest to its depth, it agrees more by
+    over 0.1 upside down, mirrored or both, and by over 0.25 at all; then it has the depth of the dataset.
     """
-    section = fit(depths.correction)
-    if depths.doubtful is not None and is_better_depth(section, other := fit(depths.doubtful)):
-        return other, depths.doubtful, depths.doubtful
-    return section, depths.correction, depths.correction if section.kept else depths.refused
+    if (levels := expected.levels) is None:
+        return SectionDepth(expected.correction, None, abs(expected.correction) > FAR)
+    section = _coarse(image, inside, resolution, compared)
+    found = []
+    for labels in planes:
+        validate_section(image, inside, labels)
+        found.append(section.agreement(labels, levels, compared))
+    agreement = _at_offsets(found)
+    depth = correct_section(agreement, expected.correction)
+    nearest = int(np.abs(OFFSETS - depth.correction).argmin())
+    turned = max(section.turned(*axes).agreement(planes[nearest], levels, compared) for axes in _TURNS)
+    if turned > max(float(agreement[nearest]) + _TURNED, LEAST_AGREEMENT):
+        here = float(np.interp(expected.correction, OFFSETS, agreement))
+        return SectionDepth(expected.correction, here, depth.far, turned=True)
+    return depth
 
 
-def is_better_depth(here: RefinedSection, there: RefinedSection) -> bool:
-    """Whether a section that is fitted at two depths clearly fits better at the second."""
-    return there.unseen > max(_LEAST_FACTOR * here.unseen, here.unseen + _LEAST_DIFFERENCE)
+def correct_section(agreement: ArrayLike, dataset: float) -> SectionDepth:
+    """Find where a section lies.
+
+    Parameters
+    ----------
+    agreement : array_like, shape (offsets,)
+        By `find_section`: correlations, -1 to 1.
+    dataset : float
+        The correction of its dataset, in um.
+
+    Returns
+    -------
+    SectionDepth
+
+    Notes
+    -----
+    The curve of a section is minus the logarithm of one minus the squared agreement, its rise how far its highest point
+    lies above its median. The section has a correction of its own if its curve is higher there by over 0.3 of the rise
+    than at the offset of the dataset and at all offsets more than 200 um away, the agreement is over 0.25, and the
+    correction differs from that of the dataset by over 100 um. What is highest at the first or last offset is not
+    corrected, since its peak lies beyond.
+    """
+    values = np.maximum(np.asarray(agreement, np.float64), 0.0)
+    curve = -np.log(np.maximum(1.0 - values**2, _LEAST_UNEXPLAINED))
+    own, highest = _peak(curve), float(curve.max())
+    least = _GAIN * (highest - float(np.median(curve)))
+    is_better = highest - float(np.interp(dataset, OFFSETS, curve)) > least and float(values.max()) > LEAST_AGREEMENT
+    departs = is_better and abs(own - dataset) > _LEAST_OWN and _lead(curve, own) > least and bool(_is_peak(own))
+    correction = own if departs else dataset
+    far = abs(dataset) > FAR or (is_better and abs(own - dataset) > FAR)
+    return SectionDepth(correction, float(np.interp(correction, OFFSETS, np.asarray(agreement, np.float64))), far)
 
 
 def passing(depths: ArrayLike, corrections: ArrayLike, dataset: float) -> Mask:
@@ -256,6 +305,21 @@ def passing(depths: ArrayLike, corrections: ArrayLike, dataset: float) -> Mask:
     for k in np.flatnonzero(moves != dataset):
         found[k] = ((before - before[k]) * (after - after[k]) <= 0)[before != before[k]].any()
     return found
+
+
+def _coarse(image: NDArray[np.uint8], inside: Mask, resolution: float, compared: Mask | None) -> CoarseSection:
+    check_libraries()
+    validate_section(image, inside, inside.astype(np.uint8))
+    shown = inside if compared is None else inside & compared
+    return CoarseSection.of(darkness(image, shown), shown, resolution)
+
+
+def _at_offsets(found: Sequence[float]) -> Array:
+    if len(found) != len(OFFSETS):
+        raise InputError(
+            f"{len(found)} planes are given; give one for each of the {len(OFFSETS)} offsets", code="invalid-length"
+        )
+    return np.array(found)
 
 
 def _peak(scores: Array) -> float:

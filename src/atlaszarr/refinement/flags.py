@@ -14,13 +14,17 @@ LEAST_SECTIONS = 8
 #: good sections, 0.66 to 0.69 for those with tears and holes, and at most 0.38 for those upside down, half lost or 500
 #: um off.
 LEAST_CORRELATION = 0.6
+#: Unless its agreement is at least this part of their median. It is 0.48 or more for sections of the benchmark of a
+#: third of the contrast, and 0.35 or less for those upside down that are not flagged for something else.
+LEAST_AGREEMENT = 0.4
 
 
 def flags(
     sections: Mapping[int, RefinedSection],
     far: Collection[int] = (),
-    clear: Collection[int] = (),
     passing: Collection[int] = (),
+    turned: Collection[int] = (),
+    agreements: Mapping[int, float] | None = None,
 ) -> dict[int, str]:
     """Flag the sections of a dataset that are damaged, turned, far off in depth, or without contrast.
 
@@ -28,32 +32,38 @@ def flags(
     ----------
     sections : mapping of int to RefinedSection
         The refined sections of one dataset by SectionImage id.
-    far, clear : collection of int
-        The ids of those that `DepthCorrection.far` and `DepthCorrection.clear` name.
-    passing : collection of int
-        The ids of those that `atlaszarr.refinement.depth.passing` names.
+    far, passing, turned : collection of int
+        The ids of those that `SectionDepth.far`, `atlaszarr.refinement.depth.passing` and
+        `atlaszarr.refinement.depth.is_turned` name.
+    agreements : mapping of int to float, optional
+        `SectionDepth.agreement` by id, of those that are compared with others.
 
     Returns
     -------
     dict of int to str
-        By the ids of the flagged sections, the reason: ``no contrast`` (the section was not judged), ``affine``,
-        ``jacobian`` or ``tissue`` (a hard limit is exceeded), ``depth`` (it is far off), ``correlation``, or ``order``
-        (its corrected depth passes that of another section).
+        By the ids of the flagged sections, the reason: ``orientation`` (it is turned), ``no contrast`` (it was not
+        judged), ``affine``, ``jacobian`` or ``tissue`` (a hard limit is exceeded), ``depth`` (it is far off),
+        ``correlation``, or ``order`` (its corrected depth passes that of another section).
 
     Notes
     -----
     The hard limits are a displacement by the affine of over 1 mm, a Jacobian under 0.3, and a Dice coefficient of the
     tissue under 0.9. A section is flagged for its correlation if that is below 0.6 of the median over the sections of
-    the dataset that have contrast, since its level depends on the stain. Of fewer than eight such sections it is not.
-    It is the correlation on the half that was not fitted, as recorded or as fitted, whichever is higher. A section with
-    little contrast correlates little too, but it clearly fits its own depth best, and the fit within its plane is kept:
-    then it is not flagged for this.
+    the dataset that have contrast, since its level depends on the stain. It is the correlation on the half that was not
+    fitted, as recorded or as fitted, whichever is higher. A section with little contrast correlates little too, but
+    agrees with what the others lead to expect of it: it is not flagged for this if its agreement is at least 0.4 of
+    their median. Of fewer than eight sections that have contrast none is flagged for its correlation or orientation.
     """
     judged = {id: section.unseen for id, section in sections.items() if section.reason != "no contrast"}
-    least = LEAST_CORRELATION * float(np.median(list(judged.values()))) if len(judged) >= LEAST_SECTIONS else -1.0
+    are_compared = len(judged) >= LEAST_SECTIONS
+    least = LEAST_CORRELATION * float(np.median(list(judged.values()))) if are_compared else -1.0
+    known = agreements or {}
+    agreeing = LEAST_AGREEMENT * float(np.median(list(known.values()))) if known else 0.0
     found: dict[int, str] = {}
     for id, section in sections.items():
-        if section.reason == "no contrast":
+        if are_compared and id in turned:
+            found[id] = "orientation"
+        elif section.reason == "no contrast":
             found[id] = "no contrast"
         elif section.affine > LARGEST_AFFINE:
             found[id] = "affine"
@@ -63,7 +73,7 @@ def flags(
             found[id] = "tissue"
         elif id in far:
             found[id] = "depth"
-        elif judged[id] < least and not (section.kept and id in clear):
+        elif judged[id] < least and not (id in known and known[id] >= agreeing):
             found[id] = "correlation"
         elif id in passing:
             found[id] = "order"

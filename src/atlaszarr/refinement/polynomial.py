@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .arrays import binned, pixels_joined, points_of, sampled
 from .darkness import evened, tissue
+from .levels import RegionLevels
 from .regions import PlaneRegions
 
 Array = NDArray[np.float64]
@@ -38,11 +39,23 @@ class PolynomialWarp:
         The affine that is nearest to the warp over the brain: (x, y, 1) in pixels of the plane to (x, y) in pixels of
         the image.
     explained : float
-        The share of the variance of the image that the regions explain, 0 to 1; 0 without a brain or variance.
+        The share of the variance of the image that the regions, and a template, explain, 0 to 1; 0 without a brain or
+        variance.
+    seen : ndarray, float64, shape (rows, columns)
+        The warped image, in the pixels of the plane.
+    valid : ndarray, bool, shape (rows, columns)
+        The pixels that were compared.
     """
 
     affine: Array
     explained: float
+    seen: Array
+    valid: Mask
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...]) -> Self:
+        """Of a plane in which nothing can be compared."""
+        return cls(np.eye(2, 3), 0.0, np.zeros(shape), np.zeros(shape, bool))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,17 +97,62 @@ class CoarseSection:
 
         `compared` are the pixels that take part; by default all.
         """
-        rows, columns = labels.shape
-        padded = np.pad(labels, ((0, -rows % self.factor), (0, -columns % self.factor)), mode="edge")
-        middle = slice(self.factor // 2, None, self.factor)
-        regions = PlaneRegions.of(padded[middle, middle], self.resolution)
-        near, levels = regions.near, None
-        if compared is not None:
-            near = near & (binned(compared.astype(np.float64), self.factor) > 0.5)
+        regions, levels = PlaneRegions.of(self.joined(labels), self.resolution), None
         if template is not None:
             grey = binned(template.astype(np.float64), self.factor)
             levels = evened(grey / max(float(grey.max()), 1.0), regions.brain, self.resolution)
-        return fit_polynomial(self.evened, self.shown, regions, near, levels)
+        return fit_polynomial(self.evened, self.shown, regions, self._near(regions, compared), levels)
+
+    def agreement(self, labels: NDArray[Any], expected: RegionLevels, compared: Mask | None = None) -> float:
+        """Warp the section to what is expected of it, and correlate them.
+
+        Parameters
+        ----------
+        labels, compared
+            Same as in `fit`.
+        expected : RegionLevels
+
+        Returns
+        -------
+        float
+            The correlation of the section with the expected levels, -1 to 1, of what both differ from their means
+            within the brain and outside; 0 without a brain or variance.
+        """
+        joined = self.joined(labels)
+        painted = expected.painted(joined)
+        brain = PlaneRegions.of((joined != 0).astype(np.int64), self.resolution)
+        warp = fit_polynomial(self.evened, self.shown, brain, self._near(brain, compared), painted)
+        means = _Projection.of(brain.indices[warp.valid], None)
+        seen, wanted = (means.rest(each[warp.valid]) for each in (warp.seen, painted))
+        length = float(np.sqrt((seen**2).sum() * (wanted**2).sum()))
+        return float((seen * wanted).sum()) / length if length else 0.0
+
+    def turned(self, *axes: int) -> Self:
+        """The section turned about axes of its array, its tissue centred where it was centred before."""
+        from scipy import ndimage
+
+        shown = self.evened != 0
+        if not shown.any():
+            return self
+        turned = np.flip(shown, axes)
+        move = np.subtract(ndimage.center_of_mass(shown), ndimage.center_of_mass(turned)).round()
+        moved = [
+            np.asarray(ndimage.shift(np.flip(each, axes).astype(np.float64), move, order=0))
+            for each in (self.evened, self.shown)
+        ]
+        return replace(self, evened=moved[0], shown=moved[1] > 0)
+
+    def joined(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """The labels in the middle of each group of pixels that are joined."""
+        rows, columns = labels.shape
+        padded = np.pad(labels, ((0, -rows % self.factor), (0, -columns % self.factor)), mode="edge")
+        middle = slice(self.factor // 2, None, self.factor)
+        return padded[middle, middle]
+
+    def _near(self, regions: PlaneRegions, compared: Mask | None) -> Mask:
+        if compared is None:
+            return regions.near
+        return regions.near & (binned(compared.astype(np.float64), self.factor) > 0.5)
 
 
 def fit_polynomial(
@@ -134,13 +192,15 @@ def fit_polynomial(
         for _ in range(steps):
             seen = _Seen.of(smooth, shown, polynomials.displaced(warp), regions, near, template)
             if seen is None:
-                return PolynomialWarp(np.eye(2, 3), 0.0)
+                return PolynomialWarp.none(image.shape)
             step = seen.step(warp, polynomials)
             warp = warp + step * min(1.0, _STEP / max(float(np.abs(step).max()), 1e-12))
-    last = _Seen.of(image, shown, polynomials.displaced(warp), regions, near, template)
+    points = polynomials.displaced(warp)
+    last = _Seen.of(image, shown, points, regions, near, template)
     if last is None:
-        return PolynomialWarp(np.eye(2, 3), 0.0)
-    return PolynomialWarp(polynomials.nearest_affine(warp, regions.brain), 1.0 - last.unexplained)
+        return PolynomialWarp.none(image.shape)
+    affine = polynomials.nearest_affine(warp, regions.brain)
+    return PolynomialWarp(affine, 1.0 - last.unexplained, sampled(image, points), last.valid)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The rows of a refinement: depths of sections with and without contrast, flags, missing images, and refinement.csv."""
+"""The rows of a refinement: flags, missing images, refinement.csv, and warnings."""
 
 import csv
 import io
@@ -8,20 +8,17 @@ import numpy as np
 import pytest
 
 from atlaszarr.dataset_refinement.comparison import Fit
-from atlaszarr.dataset_refinement.report import Depths, Refinement, rows_of, table_of
-from atlaszarr.refinement.depth import OFFSETS
+from atlaszarr.dataset_refinement.report import Refinement, rows_of, table_of
+from atlaszarr.refinement.depth import SectionDepth
 from atlaszarr.refinement.section import Figures, RefinedSection
 
 
-def scores(best=0.0, correlation=0.5):
-    return {"scores": np.exp(-(((OFFSETS - best) / 300) ** 2)).tolist(), "correlation": correlation}
-
-
-def fit(reason="refined", unseen=0.6, correction=40.0, dice=0.92):
+def fit(reason="refined", unseen=0.6, correction=40.0, dice=0.92, agreement=0.7, far=False, turned=False):
     before, after = Figures(0.2, min(0.1, unseen), 0.93), Figures(0.7, unseen, 0.97)
     kept = reason == "refined"
     section = RefinedSection(np.zeros((2, 4, 4)), 25.0, kept, reason, before, after, 100.0, (30.0, 80.0), 0.7)
-    return Fit(section, Figures(0.15, min(0.05, unseen), dice), correction)
+    depth = SectionDepth(correction, agreement, far, turned)
+    return Fit(section, Figures(0.15, min(0.05, unseen), dice), depth)
 
 
 def test_a_fit_is_restored_from_json_without_its_field():
@@ -32,50 +29,28 @@ def test_a_fit_is_restored_from_json_without_its_field():
         one.section.after,
         (30.0, 80.0),
     )
-    assert (known.correction, known.section.weight) == (one.correction, one.section.weight) == (40.0, 0.6)
+    assert (known.depth, known.section.weight) == (one.depth, one.section.weight) == ((40.0, 0.7, False, False), 0.6)
     assert known.section.field.size == 0
 
 
-def test_a_section_without_contrast_has_the_depth_of_the_dataset_and_no_part_in_it(dataset):
-    found = {k: scores(100.0) for k in range(len(dataset.sections))}
-    found[2] = scores(-900.0, correlation=0.0)
-    depths = Depths.found(dataset, found)
-    assert depths.dataset == pytest.approx(100, abs=20)
-    assert depths.of == dict.fromkeys(found, pytest.approx(depths.dataset, abs=1e-9))
-    assert depths.far == frozenset()
-    assert 2 not in depths.clear
-    assert depths.of_fits == {k: (um, depths.dataset, None) for k, um in depths.of.items()}
-
-
-def test_a_fit_that_is_refused_has_the_depth_of_the_dataset_unless_the_section_clearly_fits_its_own():
-    depths = Depths(20.0, {0: 20.0, 1: 400.0, 2: 400.0}, clear=frozenset({0, 2}))
-    assert depths.of_fits == {0: (20.0, 20.0, None), 1: (400.0, 20.0, None), 2: (400.0, 400.0, None)}
-
-
-def test_a_section_that_is_moved_to_a_doubtful_depth_is_far_only_beyond_300_um(dataset):
+def test_sections_are_flagged_by_their_depths_and_by_what_the_others_lead_to_expect(dataset):
     sections = (replace(dataset.sections[0], image_id=k + 1, depth=1000.0 * k) for k in range(10))
     dataset = replace(dataset, sections=tuple(sections))
-    depths = Depths(25.0, dict.fromkeys(range(10), 25.0), doubtful={3: -150.0, 4: 400.0, 5: 500.0})
-    assert depths.of_fits[3] == (25.0, 25.0, -150.0)
     fits = {k: fit(correction=25.0).to_json() for k in range(10)}
     # Little contrast: far less correlation than the others.
-    fits |= {k: fit(unseen=0.15, correction=um).to_json() for k, um in ((3, -150.0), (4, 400.0), (5, 25.0))}
-    rows = rows_of(dataset, depths, fits, {}, {})
-    assert [row.flag for row in rows[2:6]] == ["", "", "depth", "correlation"]
-
-
-def test_sections_without_contrast_alone_keep_their_depths(dataset):
-    depths = Depths.found(dataset, {k: scores(300.0, correlation=0.0) for k in (0, 3)})
-    assert depths == Depths(of={0: 0.0, 3: 0.0})
-    assert Depths.found(dataset, {}) == Depths()
+    pale = {"unseen": 0.15, "correction": 25.0}
+    fits |= {3: fit(**pale, agreement=0.4).to_json(), 4: fit(**pale, agreement=0.1).to_json()}
+    fits |= {5: fit(far=True).to_json(), 6: fit(turned=True).to_json(), 7: fit(**pale, agreement=None).to_json()}
+    rows = rows_of(dataset, 25.0, fits, {}, {})
+    assert [row.flag for row in rows[2:9]] == ["", "", "correlation", "depth", "orientation", "correlation", ""]
+    assert [row.agreement for row in rows[3:5]] == [0.4, 0.1]
 
 
 def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_written(dataset):
     written = {0: {"sha256": "x", "figures": {"correlation": 0.65, "unseen": 0.9, "dice": 0.96}, "jacobian": 0.8}}
-    depths = replace(Depths(25.0, of={0: 40.0, 1: 90.0}), far=frozenset({1}))
-    fits = {0: fit().to_json(), 1: fit("no rise on the unseen half", 0.08, correction=25.0).to_json()}
+    fits = {0: fit().to_json(), 1: fit("no rise on the unseen half", 0.08, correction=25.0, far=True).to_json()}
     missing = {dataset.sections[2].image_id: "status 404"}
-    rows = rows_of(dataset, depths, fits, {**written, 1: {"sha256": None}}, missing)
+    rows = rows_of(dataset, 25.0, fits, {**written, 1: {"sha256": None}}, missing)
     first, second, third, fourth, *_ = rows
     assert (first.correlation_before, first.correlation_after) == (0.15, 0.65)
     assert (first.unseen_before, first.unseen_after) == (0.05, 0.6)
@@ -91,6 +66,7 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
             "section_number",
             "depth_recorded_um",
             "depth_um",
+            "agreement",
             "correlation_before",
             "correlation_after",
         ),
@@ -102,10 +78,9 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
 
 
 def test_the_report_is_shown_as_text_as_a_table_and_in_notebooks(dataset):
-    fits = {k: fit(correction=25.0).to_json() for k in range(len(dataset.sections))}
-    depths = Depths(25.0, dict.fromkeys(fits, 25.0), frozenset({4}))
-    rows = rows_of(dataset, depths, fits, {}, {})
-    report = Refinement(dataset.id, "x", "built", rows, depths.dataset, ())
+    fits = {k: fit(correction=25.0, far=k == 4).to_json() for k in range(len(dataset.sections))}
+    rows = rows_of(dataset, 25.0, fits, {}, {})
+    report = Refinement(dataset.id, "x", "built", rows, 25.0, ())
     assert report.ok
     assert dict(report.describe())["flags"] == "1 depth"
     assert dict(report.describe())["depth of the dataset"] == "+25 um"
@@ -120,9 +95,8 @@ def test_the_report_is_shown_as_text_as_a_table_and_in_notebooks(dataset):
 def test_flags_of_more_than_half_of_the_sections_that_have_images_are_a_warning(dataset, more):
     *seen, last = dataset.sections
     far = len(seen) // 2 + more
-    fits = {k: fit(correction=25.0).to_json() for k in range(len(seen))}
-    depths = Depths(25.0, dict.fromkeys(fits, 25.0), frozenset(range(far)))
-    rows = rows_of(dataset, depths, fits, {}, {last.image_id: "status 404"})
+    fits = {k: fit(correction=25.0, far=k < far).to_json() for k in range(len(seen))}
+    rows = rows_of(dataset, 25.0, fits, {}, {last.image_id: "status 404"})
     report = Refinement(dataset.id, "x", "built", rows, 25.0, ())
     assert len(report.flagged) == far
     assert report.warning.startswith(f"{far} of {len(seen)} sections are flagged") == bool(more)
@@ -131,7 +105,7 @@ def test_flags_of_more_than_half_of_the_sections_that_have_images_are_a_warning(
 
 def report_of(dataset, fits, shared=25.0):
     content = {k: each.to_json() for k, each in enumerate(fits)}
-    rows = rows_of(dataset, Depths(shared, dict.fromkeys(content, shared)), content, {}, {})
+    rows = rows_of(dataset, shared, content, {}, {})
     return Refinement(dataset.id, "x", "built", rows, shared, ())
 
 

@@ -53,11 +53,20 @@ def test_a_section_far_off_in_depth_is_flagged():
     assert flags(dataset(16, jacobian=0.2), far={0}) == {0: "jacobian"}
 
 
-def test_a_section_with_little_contrast_that_clearly_fits_its_depth_has_no_flag():
-    assert flags(dataset(16, after=figures(0.1), before=figures(0.0)), clear={0}) == {}
-    assert flags(dataset(16, after=figures(0.1, 0.8), before=figures(0.0, 0.8)), clear={0}) == {0: "tissue"}
+@pytest.mark.parametrize(("agreement", "flag"), [(0.25, {}), (0.23, {0: "correlation"})])
+def test_a_section_of_little_contrast_that_agrees_with_the_others_has_no_flag(agreement, flag):
+    agreements = {**dict.fromkeys(range(1, 16), 0.6), 0: agreement}
+    assert flags(dataset(16, after=figures(0.1), before=figures(0.0)), agreements=agreements) == flag
     refused = dataset(16, reason="no rise on the unseen half", after=figures(0.1), before=figures(0.1))
-    assert flags(refused, clear={0}) == {0: "correlation"}
+    assert flags(refused, agreements=agreements) == flag
+    lost = dataset(16, after=figures(0.1, 0.8), before=figures(0.0, 0.8))
+    assert flags(lost, agreements=agreements) == {0: "tissue"}
+
+
+def test_a_turned_section_is_flagged_unless_the_sections_are_few():
+    assert flags(dataset(16), turned={0, 99}) == {0: "orientation"}
+    assert flags(dataset(16, reason="no contrast"), turned={0}) == {0: "orientation"}
+    assert flags(dataset(7), turned={0}) == {}
 
 
 def test_a_section_that_passes_another_is_flagged_if_nothing_else_is_wrong():

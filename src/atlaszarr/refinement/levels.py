@@ -1,0 +1,92 @@
+"""How dark the regions of sections are, and what the sections of a dataset lead to expect of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+#: Standard deviation of the weight of sections along depth, in um: a region is stained alike over some millimetres.
+_ALIKE = 1000.0
+
+
+@dataclass(frozen=True, eq=False)
+class RegionLevels:
+    """The levels of regions: the means of a section or a dataset within them.
+
+    Attributes
+    ----------
+    labels : ndarray, int64, shape (regions,)
+        Ascending, without 0.
+    means : ndarray, float64, shape (regions,)
+        Of the evened darkness, see `atlaszarr.refinement.darkness.evened`.
+    areas : ndarray, float64, shape (regions,)
+        What each mean is worth: its area in pixels, weighted by the nearness of the section.
+    """
+
+    labels: NDArray[np.int64]
+    means: Array
+    areas: Array
+
+    @classmethod
+    def of(cls, labels: NDArray[Any], values: Array) -> Self:
+        """The levels of the values of pixels, by their labels; both of shape (pixels,)."""
+        inside = labels != 0
+        found, indices = np.unique(labels[inside].astype(np.int64), return_inverse=True)
+        areas: Array = np.bincount(indices, minlength=len(found)).astype(np.float64)
+        return cls(found, np.asarray(np.bincount(indices, values[inside], len(found)) / areas), areas)
+
+    @classmethod
+    def expected(cls, sections: Sequence[Self], distances: ArrayLike) -> Self:
+        """The mean levels of sections at distances in um along depth: nearer ones count more.
+
+        Parameters
+        ----------
+        sections : sequence of RegionLevels
+            At least one.
+        distances : array_like, shape (sections,)
+        """
+        far = np.abs(np.asarray(distances, np.float64))
+        # Relative to the nearest section: the weights of distant ones alone would vanish.
+        weights = np.exp(-0.5 * (far**2 - far.min() ** 2) / _ALIKE**2)
+        found, indices = np.unique(np.concatenate([each.labels for each in sections]), return_inverse=True)
+        each = np.concatenate([weight * section.areas for weight, section in zip(weights, sections, strict=True)])
+        areas: Array = np.bincount(indices, each, len(found)).astype(np.float64)
+        sums = np.bincount(indices, each * np.concatenate([section.means for section in sections]), len(found))
+        is_seen = areas > 0
+        return cls(found[is_seen], sums[is_seen] / areas[is_seen], areas[is_seen])
+
+    def painted(self, labels: NDArray[Any]) -> Array:
+        """The level of each pixel: the mean of all where a label has none, 0 outside the brain.
+
+        Parameters
+        ----------
+        labels : ndarray, integer, shape (rows, columns)
+
+        Returns
+        -------
+        ndarray, float64, shape (rows, columns)
+        """
+        total = float(self.areas.sum())
+        overall = float((self.areas * self.means).sum()) / total if total else 0.0
+        found, indices = np.unique(labels, return_inverse=True)
+        at = np.minimum(np.searchsorted(self.labels, found), max(len(self.labels) - 1, 0))
+        known = self.labels[at] == found if len(self.labels) else np.zeros(len(found), bool)
+        levels = np.full(len(found), overall)
+        levels[known] = self.means[at[known]]
+        levels[found == 0] = 0.0
+        return levels[indices].reshape(labels.shape)
+
+    def to_json(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return {"labels": self.labels.tolist(), "means": self.means.tolist(), "areas": self.areas.tolist()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(np.array(content["labels"], np.int64), *(np.array(content[k], float) for k in ("means", "areas")))
