@@ -33,8 +33,8 @@ _NEAR = 200.0
 _LEAST_OWN = 100.0
 #: How far a section must fit one depth better than others for its levels to count: a part of the rise of the dataset.
 _CLEAR = 0.1
-#: What a section must gain by a correction of its own, and its lead there: a part of the rise of its curve.
-_GAIN = 0.3
+#: What a section must gain by a correction of its own, and its lead there: parts of the rise of its curve.
+_GAIN, _LEAD = 0.3, 0.15
 #: The least agreement of a section with a correction of its own. At most 0.24 for those of the benchmark that are
 #: upside down, but for one, and at least 0.32 for good ones of a third of the contrast.
 LEAST_AGREEMENT = 0.25
@@ -245,7 +245,8 @@ def find_section(
     agreement = _at_offsets(found)
     depth = correct_section(agreement, expected.correction)
     nearest = int(np.abs(OFFSETS - depth.correction).argmin())
-    turned = max(section.turned(*axes).agreement(planes[nearest], levels, compared) for axes in _TURNS)
+    plane = planes[nearest]
+    turned = max(section.turned(axes, plane).agreement(plane, levels, compared) for axes in _TURNS)
     if turned > max(float(agreement[nearest]) + _TURNED, LEAST_AGREEMENT):
         here = float(np.interp(expected.correction, OFFSETS, agreement))
         return SectionDepth(expected.correction, here, depth.far, turned=True)
@@ -270,16 +271,17 @@ def correct_section(agreement: ArrayLike, dataset: float) -> SectionDepth:
     -----
     The curve of a section is minus the logarithm of one minus the squared agreement, its rise how far its highest point
     lies above its median. The section has a correction of its own if its curve is higher there by over 0.3 of the rise
-    than at the offset of the dataset and at all offsets more than 200 um away, the agreement is over 0.25, and the
-    correction differs from that of the dataset by over 100 um. What is highest at the first or last offset is not
+    than at the offset of the dataset, and by over 0.15 than at all offsets more than 200 um away, the agreement is over
+    0.25, and the correction differs from that of the dataset by over 100 um. What is highest at the first or last offset is not
     corrected, since its peak lies beyond.
     """
     values = np.maximum(np.asarray(agreement, np.float64), 0.0)
     curve = -np.log(np.maximum(1.0 - values**2, _LEAST_UNEXPLAINED))
     own, highest = _peak(curve), float(curve.max())
-    least = _GAIN * (highest - float(np.median(curve)))
-    is_better = highest - float(np.interp(dataset, OFFSETS, curve)) > least and float(values.max()) > LEAST_AGREEMENT
-    departs = is_better and abs(own - dataset) > _LEAST_OWN and _lead(curve, own) > least and bool(_is_peak(own))
+    rise, gain = highest - float(np.median(curve)), highest - float(np.interp(dataset, OFFSETS, curve))
+    is_better = gain > _GAIN * rise and float(values.max()) > LEAST_AGREEMENT
+    is_clear = bool(_is_peak(own)) and _lead(curve, own) > _LEAD * rise
+    departs = is_better and is_clear and abs(own - dataset) > _LEAST_OWN
     correction = own if departs else dataset
     far = abs(dataset) > FAR or (is_better and abs(own - dataset) > FAR)
     return SectionDepth(correction, float(np.interp(correction, OFFSETS, np.asarray(agreement, np.float64))), far)

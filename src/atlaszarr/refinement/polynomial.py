@@ -127,15 +127,14 @@ class CoarseSection:
         length = float(np.sqrt((seen**2).sum() * (wanted**2).sum()))
         return float((seen * wanted).sum()) / length if length else 0.0
 
-    def turned(self, *axes: int) -> Self:
-        """The section turned about axes of its array, its tissue centred where it was centred before."""
+    def turned(self, axes: tuple[int, ...], labels: NDArray[Any]) -> Self:
+        """The section with axes of its array reversed, its tissue moved to the middle of the brain of a plane."""
         from scipy import ndimage
 
-        shown = self.evened != 0
-        if not shown.any():
+        turned, brain = np.flip(self.evened != 0, axes), self.joined(labels) != 0
+        if not (turned.any() and brain.any()):
             return self
-        turned = np.flip(shown, axes)
-        move = np.subtract(ndimage.center_of_mass(shown), ndimage.center_of_mass(turned)).round()
+        move = np.subtract(ndimage.center_of_mass(brain), ndimage.center_of_mass(turned)).round()
         moved = [
             np.asarray(ndimage.shift(np.flip(each, axes).astype(np.float64), move, order=0))
             for each in (self.evened, self.shown)
