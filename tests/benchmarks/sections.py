@@ -16,7 +16,7 @@ from pathlib import Path
 
 from build import print_machine, progress
 from measuring import Run, measure, wait_for_quiet
-from serving import Server, Traffic, make_peer, served
+from serving import Server, Traffic, make_own, make_peer, served
 
 HERE = Path(__file__).parent
 SECTION = 74081211  # in mid-brain
@@ -53,7 +53,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sections-") as scratch:
         keep = (arguments.keep or Path(scratch) / "keep").absolute()
-        bench = Bench(make_peer(keep), Path(scratch), arguments.repeat, arguments.quiet)
+        bench = Bench(make_own(keep), make_peer(keep), Path(scratch), arguments.repeat, arguments.quiet)
         print_machine(bench.peer)
         progress("drawing what is not drawn yet")
         with served(keep / "drawn", (0, *TIERS.values())) as server:
@@ -70,15 +70,17 @@ def main() -> int:
 class Bench:
     """All the runs, in one scratch folder."""
 
-    def __init__(self, peer: Path, scratch: Path, repeat: int, quiet: float) -> None:
-        self.peer, self.scratch, self.repeat, self.quiet = peer, scratch, repeat, quiet
+    def __init__(self, own: Path, peer: Path, scratch: Path, repeat: int, quiet: float) -> None:
+        self.own, self.peer, self.scratch, self.repeat, self.quiet = own, peer, scratch, repeat, quiet
 
     def subjects(self, voxel: int) -> dict[str, list[str | Path]]:
-        ours = [sys.executable, HERE / "sections_ours.py"]
+        ours = [self.own, HERE / "sections_ours.py"]
+        cluster = [sys.executable, HERE / "sections_ours.py"]
         theirs = [self.peer, HERE / "atldld_planes.py", "planes"]
         return {
             "open_sections(...).image.values": [*ours, "dataset", str(voxel)],
             "the same, no limit of rate": [*ours, "dataset", str(voxel), "--no-limit"],
+            "the same, with distributed installed": [*cluster, "dataset", str(voxel), "--no-limit"],
             "iter_sections, and warp": [*ours, "loop", str(voxel)],
             LOOP: [*ours, "loop", str(voxel), "--no-limit"],
             'build(mode="sections")': [*ours, "build", str(voxel)],

@@ -70,6 +70,15 @@ def make_peer(folder: Path) -> Path:
     return folder / "atldld" / "bin" / "python"
 
 
+def make_own(folder: Path) -> Path:
+    """The Python of an environment with atlaszarr as `pip install` makes it, without extras; made anew."""
+    repository = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "own"], check=True)
+    python = folder / "own" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", repository], check=True, stdout=sys.stderr)
+    return python
+
+
 def _main() -> None:
     from atlaszarr.testing.emulator import Emulator
 

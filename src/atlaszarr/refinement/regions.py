@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -42,6 +43,13 @@ class PlaneRegions:
     brain: Mask
     near: Mask
     resolution: float
+
+    @cached_property
+    def deep(self) -> Mask:
+        """The brain more than 400 um from its outline, bool, shape (rows, columns)."""
+        from scipy import ndimage
+
+        return np.asarray(ndimage.distance_transform_edt(self.brain, sampling=self.resolution) > _MARGIN)
 
     @classmethod
     def of(cls, labels: NDArray[Any], resolution: float) -> Self:

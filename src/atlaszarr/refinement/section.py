@@ -260,6 +260,8 @@ class _Fitting:
 
     dark: Array
     shown: Array
+    stained: Array
+    """1 where there is tissue, 0 on paper."""
     labels: NDArray[Any]
     regions: PlaneRegions
     held_out: Mask
@@ -290,7 +292,8 @@ class _Fitting:
         held_out = np.isin(labels, np.array(sorted(hold_out), np.int64))
         levels = None if template is None else template.astype(np.float64)
         regions = PlaneRegions.of(labels, resolution)
-        return cls(dark, inside.astype(np.float64), labels, regions, held_out, levels, factor, fitted, white)
+        stained = tissue(dark, resolution).astype(np.float64)
+        return cls(dark, inside.astype(np.float64), stained, labels, regions, held_out, levels, factor, fitted, white)
 
     @property
     def contrast(self) -> float:
@@ -317,14 +320,14 @@ class _Fitting:
 
     def figures(self, registration: _Registration | _Displaced) -> Figures:
         """How well a registration fits: over all, and over the black squares."""
-        dark, shown = self._seen(registration)
+        dark, shown, stained = self._seen(registration)
         near = self.regions.near & shown
         seen = binned(dark, self.factor)
         inner = self._inner(seen, shown)
-        correlation = self._median(dark, seen, near, near, inner)
+        correlation = self._median(dark, seen, near & stained, near, inner)
         # The means of the fitted squares, so that those that are judged have no part in what they are compared with.
         black = self._fine(~self.white)
-        unseen = self._median(dark, seen, near & ~black, near & black, inner & ~self.white)
+        unseen = self._median(dark, seen, near & stained & ~black, near & black, inner & ~self.white)
         is_tissue = tissue(dark, self.regions.resolution)
         size = int(is_tissue.sum() + self.regions.brain.sum())
         dice = 2.0 * int((is_tissue & self.regions.brain).sum()) / size if size else 0.0
@@ -361,18 +364,24 @@ class _Fitting:
         whole = registration.points(1, brain.shape) - grid
         return float(np.median(lengths[0])), (median, p95), smallest_jacobian(whole, np.ones(brain.shape, bool))
 
-    def _seen(self, registration: _Registration | _Displaced) -> tuple[Array, Mask]:
-        """The darkness of the section and where it is shown, under a registration."""
+    def _seen(self, registration: _Registration | _Displaced) -> tuple[Array, Mask, Mask]:
+        """The darkness of the section, where it is shown, and where it has tissue, under a registration."""
         points = registration.points(self.factor, self.dark.shape)
-        return sampled(self.dark, points, 0.0), sampled(self.shown, points, 0.0) > 0.99
+        dark, shown, stained = (sampled(each, points, 0.0) for each in (self.dark, self.shown, self.stained))
+        return dark, shown > 0.99, stained > 0.5
 
     def _target(self, registration: _Registration, fine: Mask, smoothing: float) -> tuple[Array, Mask]:
-        """The means of the regions under a registration, and the pixels to compare, in the fitted grid."""
+        """The means of the regions under a registration, and the pixels to compare, in the fitted grid.
+
+        Paper has no part in the means: it would make the regions light that lie outside the tissue, and so explain
+        tissue that is displaced by a layer. Paper deep within the brain is where tissue is lost, and is not compared.
+        """
         from scipy import ndimage
 
-        dark, shown = self._seen(registration)
+        dark, shown, stained = self._seen(registration)
         valid = self.regions.near & shown & fine & ~self.held_out
-        means = binned(self.regions.means(dark, valid, self.template), self.factor)
+        valid &= stained | ~self.regions.deep
+        means = binned(self.regions.means(dark, valid & stained, self.template), self.factor)
         target = np.asarray(ndimage.gaussian_filter(means, smoothing))
         return target, binned(valid.astype(np.float64), self.factor) > 0.5
 
