@@ -297,7 +297,7 @@ def test_a_missing_image_leaves_the_refinement_unfinished_until_it_is_allowed_or
     assert (report.ok, report.state, [f.request.image_id for f in report.failures]) == (False, "unfinished", [lost])
     (row,) = [row for row in rows(target) if row["image_id"] == str(lost)]
     assert row["reason"].startswith("image missing: ")
-    assert (row["kept"], row["depth_um"], row["unseen_after"]) == ("false", "", "")
+    assert (row["kept"], row["depth_um"], row["unseen_after"]) == ("false", "0.0", "")
     with raises(InputError, "refinement-unfinished"):
         RefinedFields.open(target)
     assert refine(CORONAL, annotation, target, allow_missing=True, **options).state == "resumed"
@@ -310,6 +310,30 @@ def test_a_missing_image_leaves_the_refinement_unfinished_until_it_is_allowed_or
     assert (repaired.state, repaired.failures) == ("resumed", ())
     assert repaired.sections == refine(CORONAL, annotation, tmp_path / "y", **options).sections
     assert everything(target).keys() == everything(tmp_path / "y").keys()
+
+
+@pytest.mark.parametrize("step", ["fits", "fields"])
+def test_an_image_that_is_missing_after_an_interruption_leaves_the_refinement_unfinished(
+    flat, annotation, connect, tmp_path, step
+):
+    """It was compared in an earlier run, which ended before a later step of it."""
+
+    def interrupt(done, total, word):
+        if word == step:
+            raise KeyboardInterrupt
+
+    lost, target = brains.records(CORONAL, TWO)[1][1]["id"], tmp_path / "x"
+    running, options = connect(flat()), {"resolution": RESOLUTION, "workers": 1}
+    with pytest.raises(KeyboardInterrupt):
+        refine(CORONAL, annotation, target, client=running, progress=interrupt, **options)
+    for _ in range(2):
+        report = refine(CORONAL, annotation, target, client=connect(flat(faults=gone(lost))), **options)
+        assert (report.state, [f.request.image_id for f in report.failures]) == ("unfinished", [lost])
+        (row,) = [row for row in report.sections if row.image_id == lost]
+        assert row.reason.startswith("image missing: ")
+    repaired = refine(CORONAL, annotation, target, client=running, **options)
+    assert (repaired.state, repaired.failures) == ("resumed", ())
+    assert repaired.sections == refine(CORONAL, annotation, tmp_path / "y", client=running, **options).sections
 
 
 @pytest.mark.slow

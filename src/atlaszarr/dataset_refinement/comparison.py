@@ -72,14 +72,15 @@ class Comparison:
         return self.options.planes(replace(self.dataset, sections=(moved,)), stored=False)
 
     def scores(self, position: int, image: SectionImage) -> dict[str, Any]:
-        """How well a section fits at each of `OFFSETS` of its depth, and its correlation at the best, in JSON's types.
+        """How well a section fits at each of `OFFSETS` of its depth, in JSON's types.
 
-        See `atlaszarr.refinement.depth.depth_scores`, whose scores of a section without contrast mean nothing.
+        ``explained`` and ``levels`` are those of `atlaszarr.refinement.depth.DepthScores`, and mean nothing without
+        contrast; ``correlation`` is that at the best offset.
         """
         at = self._at_offsets(position)
         pixels, inside = self.planes(position).register_whole(0, image)
         labels = self._read(self.labels, at)
-        template = None if self.template is None else self._read(self.template, at)
+        template = self._greys(at)
         compared = self._compared(labels)
         scores = depth_scores(pixels, inside, labels, self.options.resolution, template, compared)
         best = int(scores.explained.argmax())
@@ -116,7 +117,7 @@ class Comparison:
         """A section in its plane at a corrected depth, where it lies inside its image, and labels; and the template."""
         planes = self.planes(position, correction)
         at = planes.coordinates.tolist()
-        template = None if self.template is None else self._read(self.template, at)[0]
+        template = None if (greys := self._greys(at)) is None else greys[0]
         return (*planes.register_whole(0, image), self._read(self.labels, at)[0]), template
 
     def _at_offsets(self, position: int) -> list[float]:
@@ -126,6 +127,12 @@ class Comparison:
     def _compared(self, planes: Sequence[NDArray[Any]]) -> Mask:
         """The pixels that are not held out in any of the planes of the annotation."""
         return np.asarray(~np.logical_or.reduce([np.isin(labels, self.hold_out) for labels in planes]))
+
+    def _greys(self, coordinates: Sequence[float]) -> list[NDArray[Any]] | None:
+        """Planes of the template, 0 where it has no value."""
+        if self.template is None:
+            return None
+        return [np.nan_to_num(plane, posinf=0.0, neginf=0.0) for plane in self._read(self.template, coordinates)]
 
     def _read(self, volume: VolumePlanes, coordinates: Sequence[float]) -> list[NDArray[Any]]:
         volume.require_reachable()
@@ -148,6 +155,11 @@ class Fit:
     section: RefinedSection
     recorded: Figures
     depth: SectionDepth
+
+    @property
+    def weight(self) -> float:
+        """That of the section, 0 if it is turned."""
+        return 0.0 if self.depth.turned else self.section.weight
 
     def to_json(self) -> dict[str, Any]:
         """All but the field, in JSON's types."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
-from ..refinement.depth import Expectation, correct_dataset
+import numpy as np
+from numpy.typing import NDArray
+
+from ..refinement.depth import OFFSETS, Expectation, correct_dataset
 from ..refinement.levels import RegionLevels
 from ..refinement.section import LEAST_UNSEEN
 
-#: The most sections by whose levels those of another one are expected: the nearest ones.
-_NEAREST = 48
+#: The fewest sections by whose levels those of another one are expected: two may both be wrong. And the most: the
+#: nearest ones, some 5 mm to each side of a usual dataset.
+_FEWEST, _NEAREST = 3, 48
 
 
 @dataclass(frozen=True)
@@ -22,15 +27,16 @@ class Expectations:
     ----------
     correction : float
         What is added to the depths of all sections, in um.
-    levels : mapping of int to RegionLevels
-        Those of the sections that clearly fit a depth, by position.
+    clear : ndarray, int64, shape (clear,)
+        The positions of the sections that clearly fit a depth, by whose levels others are expected.
     depths : sequence of float
         The recorded depths of all sections, in um.
     """
 
     correction: float
-    levels: Mapping[int, RegionLevels]
+    clear: NDArray[np.int64]
     depths: Sequence[float]
+    _levels: Callable[[int], RegionLevels]
 
     @classmethod
     def found(cls, depths: Sequence[float], scores: Mapping[int, Mapping[str, Any]]) -> Self:
@@ -38,18 +44,22 @@ class Expectations:
 
         Sections without contrast have no part.
         """
-        positions = sorted(k for k, each in scores.items() if each["correlation"] >= LEAST_UNSEEN)
-        if not positions:
-            return cls(0.0, {}, depths)
-        correction, clear = correct_dataset([scores[k]["explained"] for k in positions])
-        known = (k for k, is_clear in zip(positions, clear, strict=True) if is_clear)
-        return cls(correction, {k: RegionLevels.from_json(scores[k]["levels"]) for k in known}, depths)
+
+        @cache
+        def levels(position: int) -> RegionLevels:
+            return RegionLevels.from_json(scores[position]["levels"])
+
+        positions = np.array(sorted(k for k, each in scores.items() if each["correlation"] >= LEAST_UNSEEN), np.int64)
+        explained = [scores[int(k)]["explained"] for k in positions]
+        correction, clear = correct_dataset(np.reshape(explained, (-1, len(OFFSETS))))
+        return cls(correction, positions[clear], depths, levels)
 
     def of(self, position: int) -> Expectation:
         """What is expected of a section, given by its position in the dataset."""
-        distances = {k: abs(self.depths[k] - self.depths[position]) for k in self.levels if k != position}
-        near = sorted(distances, key=lambda k: (distances[k], k))[:_NEAREST]
-        if not near:
+        others = self.clear[self.clear != position]
+        distances = np.abs(np.array(self.depths)[others] - self.depths[position])
+        near = np.argsort(distances, kind="stable")[:_NEAREST]
+        if len(near) < _FEWEST:
             return Expectation(self.correction)
-        levels = RegionLevels.expected([self.levels[k] for k in near], [distances[k] for k in near])
+        levels = RegionLevels.expected([self._levels(int(k)) for k in others[near]], distances[near])
         return Expectation(self.correction, levels)

@@ -1,8 +1,8 @@
 """The job of a refinement: three steps for each section, each of which records what the next one needs.
 
 1. Scores: how well the section fits at other depths, and the levels of its regions. From those of all sections follow
-   the correction of the dataset, and what is expected of each section, which gives its own.
-2. Fits: the section is fitted at its corrected depth. The fitted
+   the correction of the dataset, and what is expected of each section.
+2. Fits: the depth of the section is found by what is expected of it, and it is fitted there. The fitted
    field is written to ``atlaszarr/fitted``, with the pixels at which sections are fitted, whatever the resolution: a
    task of the next step reads those of many sections.
 3. Fields: the fitted fields of the neighbours are read, and the field that agrees with them is written.
@@ -146,7 +146,7 @@ class RefinementJob(ImageJob):
         """Start a step of some sections; each image is fetched once, for its first step."""
         positions = [task[1][0] for task in tasks]
         self._total = len(self._images) + len(set(positions) - set(self._images))
-        expected = self._expectations()
+        expected = self._expectations() if number == FITS else Expectations.found((), {})
         corrections, fits = ({}, {}) if number != FIELDS else (self._corrections(), self._recorded(FITS, "fit"))
         order = self._order(corrections)
         for k in positions:
@@ -201,9 +201,8 @@ class RefinementJob(ImageJob):
         return Expectations.found(self._comparison.depths, self._recorded(SCORES, "scores"))
 
     def _corrections(self) -> dict[int, float]:
-        """What is added to the depths of the sections that have images, by position; known when they are fitted."""
-        fits, shared = self._recorded(FITS, "fit"), self._expectations().correction
-        return {k: fits[k]["correction"] if k in fits else shared for k in self._recorded(SCORES, "scores")}
+        """What is added to the depths of the sections that are fitted, by position."""
+        return {k: fit["correction"] for k, fit in self._recorded(FITS, "fit").items()}
 
     def _recorded(self, step: int, name: str) -> dict[int, Any]:
         """What a step recorded of each section under a name, by position; not of those without an image."""
@@ -227,7 +226,8 @@ class RefinementJob(ImageJob):
 
     def _fetch_again(self) -> bool:
         """Fetch the images that an earlier run lacked, note those that still are missing; whether any is available."""
-        lacked = [k for k in self._positions if (entry := self._entries.get(task_of(k, SCORES))) and missing(entry)]
+        entries = {k: [self._entries.get(task_of(k, step)) for step in STEPS] for k in self._positions}
+        lacked = [k for k, recorded in entries.items() if any(entry and missing(entry) for entry in recorded)]
         images = [self._scheduler.result(self._fetch(k)) for k in lacked]
         self.failures = {image.request.name: image for image in images if isinstance(image, MissingImage)}
         return len(self.failures) < len(lacked)
@@ -331,7 +331,7 @@ def _write_field(
         coarse = (2, *(-(-n // comparison.factor) for n in shape))
         fields = np.stack([_fitted(files, near, coarse) for near in window])
         middle = [near.position for near in window].index(position)
-        weights = [Fit.from_json(near.fit).section.weight for near in window]
+        weights = [Fit.from_json(near.fit).weight for near in window]
         field = coherent(fields, [near.depth for near in window], weights, middle)
         objects: Mapping[str, bytes] = {}
         written: dict[str, Any] = {"sha256": None}

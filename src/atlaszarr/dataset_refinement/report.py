@@ -14,9 +14,9 @@ import numpy as np
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..engine.notebook import table_html
-from ..refinement.depth import passing
+from ..refinement.depth import FAR, passing
 from ..refinement.flags import flags
-from ..refinement.section import Figures
+from ..refinement.section import Figures, RefinedSection
 from .comparison import Fit
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ LEAST_TYPICAL_UNSEEN, LEAST_TYPICAL_DICE = 0.1, 0.85
 class SectionRow:
     """How well a section is registered, before and after: a row of refinement.csv.
 
-    The figures are those of `atlaszarr.refinement.section.Figures`; None without an image.
+    The figures are those of `atlaszarr.refinement.section.Figures`; None without an image, or before the fit.
 
     Attributes
     ----------
@@ -42,9 +42,9 @@ class SectionRow:
     depth_recorded_um : float
         Depth of the section in the stack of sections by its record.
     depth_um : float or None
-        What is added to it; also if the section is not kept.
+        What is added to it; also if the section is not kept, or its image is missing.
     agreement : float or None
-        Correlation with the levels of regions that the other sections lead to expect; None without others.
+        Correlation with the levels of regions that the other sections lead to expect; None if too few are clear.
     correlation_before, correlation_after : float or None
         Of all that is compared. The fit maximizes it, so that a rise says little.
     unseen_before, unseen_after : float or None
@@ -142,6 +142,11 @@ class Refinement:
         judged = sum(row.correlation_before is not None for row in self.sections)
         if 2 * len(self.flagged) <= judged:
             return ""
+        if abs(self.dataset_depth_um) > FAR:
+            return (
+                f"the whole dataset is corrected by {round(self.dataset_depth_um):+d} um in depth; check that the "
+                "annotation is the right one, and look at the picture of --preview before you use the fields"
+            )
         return (
             f"{len(self.flagged)} of {judged} sections are flagged: the annotation may be the wrong one or have "
             "another orientation, or the images may not be brightfield; look at the picture of --preview before you "
@@ -222,9 +227,10 @@ def rows_of(
     ids = [section.image_id for section in dataset.sections]
     fitted = {k: Fit.from_json(content) for k, content in fits.items()}
     recorded = [dataset.sections[k].depth for k in fitted]
+    judged = {k: _as_written(fit.section, written.get(k, {})) for k, fit in fitted.items()}
     passed = np.array(list(fitted))[passing(recorded, [fit.depth.correction for fit in fitted.values()], dataset_depth)]
     flagged = flags(
-        {ids[k]: fit.section for k, fit in fitted.items()},
+        {ids[k]: section for k, section in judged.items()},
         far={ids[k] for k, fit in fitted.items() if fit.depth.far},
         passing={ids[k] for k in passed},
         turned={ids[k] for k, fit in fitted.items() if fit.depth.turned},
@@ -233,14 +239,15 @@ def rows_of(
     rows = []
     for k, record in enumerate(dataset.sections):
         given = (record.image_id, record.section_number, record.depth)
-        if (fit := fitted.get(k)) is None:
-            reason = missing.get(record.image_id, "not compared yet")
-            rows.append(SectionRow(*given, reason=f"image missing: {reason}" if record.image_id in missing else reason))
+        fit = fitted.get(k)
+        if (why := missing.get(record.image_id)) is not None:
+            depth = dataset_depth if fit is None else fit.depth.correction
+            rows.append(SectionRow(*given, depth_um=depth, reason=f"image missing: {why}"))
             continue
-        section, own = fit.section, written.get(k, {})
-        before, after = fit.recorded, section.after
-        if "figures" in own:
-            after = replace(Figures(**own["figures"]), unseen=section.after.unseen)
+        if fit is None:
+            rows.append(SectionRow(*given, reason="not compared yet"))
+            continue
+        section, before = judged[k], fit.recorded
         median, p95 = section.deformation
         rows.append(
             SectionRow(
@@ -248,21 +255,29 @@ def rows_of(
                 depth_um=fit.depth.correction,
                 agreement=fit.depth.agreement,
                 correlation_before=before.correlation,
-                correlation_after=after.correlation,
+                correlation_after=section.after.correlation,
                 unseen_before=before.unseen,
-                unseen_after=after.unseen,
+                unseen_after=section.after.unseen,
                 dice_before=before.dice,
-                dice_after=after.dice,
+                dice_after=section.after.dice,
                 affine_um=section.affine,
                 deformation_p50_um=median,
                 deformation_p95_um=p95,
-                jacobian=own.get("jacobian", section.jacobian),
+                jacobian=section.jacobian,
                 kept=section.kept,
                 flag=flagged.get(record.image_id, ""),
                 reason=section.reason,
             )
         )
     return tuple(rows)
+
+
+def _as_written(section: RefinedSection, written: Mapping[str, Any]) -> RefinedSection:
+    """A fitted section with the figures of the field that is written, if one is."""
+    if "figures" not in written:
+        return section
+    after = replace(Figures(**written["figures"]), unseen=section.after.unseen)
+    return replace(section, after=after, jacobian=written["jacobian"])
 
 
 def table_of(rows: Iterable[SectionRow]) -> bytes:

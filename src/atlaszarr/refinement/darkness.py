@@ -30,7 +30,7 @@ _EVENED, _LEAST_DEVIATION = 600.0, 0.02
 _LARGEST, _LIFT = 3.0, 0.5
 
 
-def darkness(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> Array:
+def darkness(image: NDArray[np.uint8], inside: NDArray[np.bool_], measured: NDArray[np.bool_] | None = None) -> Array:
     """The darkness of a section, relative to its paper.
 
     Parameters
@@ -39,6 +39,8 @@ def darkness(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> Array:
         Brightfield: paper is lighter than tissue.
     inside : ndarray, bool, shape (rows, columns)
         Whether each pixel lies inside the section image.
+    measured : ndarray, bool, shape (rows, columns), optional
+        The pixels inside by which the grey levels of paper and of the darkest stain are found; by default all.
 
     Returns
     -------
@@ -47,12 +49,12 @@ def darkness(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> Array:
     """
     from scipy import ndimage
 
-    grey = image.mean(axis=-1)
-    counts = np.bincount(grey[inside].astype(np.int64), minlength=256).astype(np.float64)
+    grey, measured = image.mean(axis=-1), inside if measured is None else measured
+    counts = np.bincount(grey[measured].astype(np.int64), minlength=256).astype(np.float64)
     smooth = ndimage.gaussian_filter1d(counts, _SMOOTHING)
     paper = _PAPER_FROM + int(np.argmax(smooth[_PAPER_FROM:]))
     darker = np.where(inside, np.maximum(paper - grey, 0.0), 0.0)
-    stained = darker > _STAINED
+    stained = measured & (darker > _STAINED)
     if not stained.any():
         return np.zeros(grey.shape)
     return np.asarray(np.minimum(darker / np.percentile(darker[stained], _TOP), 1.0))

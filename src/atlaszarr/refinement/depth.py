@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ Mask = NDArray[np.bool_]
 #: Offsets of depth in um at which a section is compared. Datasets off by 400 um with sections 400 um more are found;
 #: the last offset leaves room beyond.
 OFFSETS: Array = np.arange(-900.0, 901.0, 100.0)
-#: A section is far off if its depth is corrected by more than this, in um.
+#: A section is far off if it is corrected by more than this, or departs by more from the others, in um.
 FAR = 300.0
 #: The least unexplained share of the variance that counts: its logarithm is finite.
 _LEAST_UNEXPLAINED = 1e-3
@@ -33,13 +35,16 @@ _NEAR = 200.0
 _LEAST_OWN = 100.0
 #: How far a section must fit one depth better than others for its levels to count: a part of the rise of the dataset.
 _CLEAR = 0.1
+#: The least rise of a dataset whose depth is corrected. That of good datasets is 0.3 or more, and of single sections of
+#: little contrast 0.1.
+_LEAST_RISE = 0.02
 #: What a section must gain by a correction of its own, and its lead there: parts of the rise of its curve.
 _GAIN, _LEAD = 0.3, 0.15
 #: The least agreement of a section with a correction of its own. At most 0.24 for those of the benchmark that are
 #: upside down, but for one, and at least 0.32 for good ones of a third of the contrast.
 LEAST_AGREEMENT = 0.25
-#: The axes of an array about which a section may be turned: upside down, mirrored, both; and how much more it then
-#: agrees when it is turned back.
+#: The axes of an array that are reversed in a section upside down, mirrored, or both; and how much more it then agrees
+#: when it is turned back.
 _TURNS, _TURNED = ((0,), (1,), (0, 1)), 0.1
 
 
@@ -138,29 +143,29 @@ def correct_dataset(scores: ArrayLike) -> DatasetDepth:
     Raises
     ------
     InputError
-        If the shape does not fit.
+        If the shape does not fit, or a score is not finite.
 
     Notes
     -----
     Sections are cut at regular intervals, so that all have one correction: the offset at which the median over the
-    sections of their curves is highest. A curve is minus the logarithm of the unexplained share of the variance. What
-    is highest at the first or last offset is not corrected, since its peak lies beyond. The rise of the dataset is the
-    median over sections of how far the highest point of a curve lies above its median; a section is clear if its curve
-    is higher at its highest point, not the first or last offset, than at all offsets more than 200 um away by over 0.1
-    of it.
+    sections of their curves, each less its highest point, is highest. A curve is minus the logarithm of the unexplained
+    share of the variance; its rise is how far its highest point lies above its median, and that of the dataset the
+    median of these. A section is clear if its curve is higher, by over 0.1 of the rise of the dataset, at its highest
+    point than at all offsets more than 200 um away. What is highest at the first or last offset is neither corrected
+    nor clear, since its peak lies beyond; nor is a dataset whose rise is below 0.02.
     """
     values = np.asarray(scores, np.float64)
     if values.ndim != 2 or values.shape[1] != len(OFFSETS):
         raise InputError(f"scores has shape {values.shape}; give (sections, {len(OFFSETS)})", code="shape-mismatch")
-    curves = -np.log(np.maximum(1.0 - values, _LEAST_UNEXPLAINED))
-    if not curves.any():
+    if not np.isfinite(values).all():
+        raise InputError("scores has values that are not finite; give shares from 0 to 1", code="invalid-array")
+    curves = [_Curve.of(each) for each in values]
+    rise = float(np.median([curve.rise for curve in curves])) if curves else 0.0
+    if rise < _LEAST_RISE:
         return DatasetDepth(0.0, np.zeros(len(curves), bool))
-    highest = curves.max(axis=1)
-    rise = float(np.median(highest - np.median(curves, axis=1)))
-    own = np.array([_peak(curve) for curve in curves])
-    leads = np.array([_lead(curve, peak) for curve, peak in zip(curves, own, strict=True)])
-    common = _peak(np.median(curves - highest[:, np.newaxis], axis=0))
-    return DatasetDepth(common if _is_peak(common) else 0.0, _is_peak(own) & (leads > _CLEAR * rise))
+    common = _Curve(np.median([curve.values - curve.highest for curve in curves], axis=0))
+    clear = [curve.has_peak and curve.lead > _CLEAR * rise for curve in curves]
+    return DatasetDepth(common.peak if common.has_peak else 0.0, np.array(clear))
 
 
 class Expectation(NamedTuple):
@@ -171,7 +176,7 @@ class Expectation(NamedTuple):
     correction : float
         That of the depth of the dataset, in um.
     levels : RegionLevels or None
-        None if no other section is clear.
+        None if too few other sections are clear.
     """
 
     correction: float
@@ -188,8 +193,8 @@ class SectionDepth(NamedTuple):
     agreement : float or None
         With what is expected of it there; None if nothing is.
     far : bool
-        Whether it fits better more than 300 um from the depth that the correction of the dataset gives it, corrected or
-        not; or that exceeds 300 um.
+        Whether its correction or that of the dataset exceeds 300 um, or it agrees better more than 300 um from where
+        the dataset lies, even if it is not corrected.
     turned : bool
         Whether it agrees more with what is expected of it upside down, mirrored, or both. A coronal or transverse
         section that is mirrored looks much as before.
@@ -233,7 +238,7 @@ def find_section(
     `correct_section` for the depth that follows. Unlike means of its own, the levels of other sections do not follow
     the texture of a section: one of little contrast agrees with them less, but at its own depth alone, and one that is
     upside down hardly anywhere. A section is turned if, at the offset that is nearest to its depth, it agrees more by
-    over 0.1 upside down, mirrored or both, and by over 0.25 at all; then it has the depth of the dataset.
+    over 0.1 upside down, mirrored or both, and its agreement then is over 0.25; it has the depth of the dataset.
     """
     if (levels := expected.levels) is None:
         return SectionDepth(expected.correction, None, abs(expected.correction) > FAR)
@@ -272,19 +277,18 @@ def correct_section(agreement: ArrayLike, dataset: float) -> SectionDepth:
     The curve of a section is minus the logarithm of one minus the squared agreement, its rise how far its highest point
     lies above its median. The section has a correction of its own if its curve is higher there by over 0.3 of the rise
     than at the offset of the dataset, and by over 0.15 than at all offsets more than 200 um away, the agreement is over
-    0.25, and the correction differs from that of the dataset by over 100 um. What is highest at the first or last offset is not
-    corrected, since its peak lies beyond.
+    0.25, and the correction differs from that of the dataset by over 100 um. What is highest at the first or last
+    offset is not corrected, since its peak lies beyond.
     """
-    values = np.maximum(np.asarray(agreement, np.float64), 0.0)
-    curve = -np.log(np.maximum(1.0 - values**2, _LEAST_UNEXPLAINED))
-    own, highest = _peak(curve), float(curve.max())
-    rise, gain = highest - float(np.median(curve)), highest - float(np.interp(dataset, OFFSETS, curve))
-    is_better = gain > _GAIN * rise and float(values.max()) > LEAST_AGREEMENT
-    is_clear = bool(_is_peak(own)) and _lead(curve, own) > _LEAD * rise
-    departs = is_better and is_clear and abs(own - dataset) > _LEAST_OWN
-    correction = own if departs else dataset
-    far = abs(dataset) > FAR or (is_better and abs(own - dataset) > FAR)
-    return SectionDepth(correction, float(np.interp(correction, OFFSETS, np.asarray(agreement, np.float64))), far)
+    found = np.asarray(agreement, np.float64)
+    curve = _Curve.of(np.maximum(found, 0.0) ** 2)
+    gain = curve.highest - float(np.interp(dataset, OFFSETS, curve.values))
+    is_better = gain > _GAIN * curve.rise and float(found.max()) > LEAST_AGREEMENT
+    departure = abs(curve.peak - dataset)
+    departs = is_better and curve.has_peak and curve.lead > _LEAD * curve.rise and departure > _LEAST_OWN
+    correction = curve.peak if departs else dataset
+    far = max(abs(dataset), abs(correction), departure if is_better else 0.0) > FAR
+    return SectionDepth(correction, float(np.interp(correction, OFFSETS, found)), far)
 
 
 def passing(depths: ArrayLike, corrections: ArrayLike, dataset: float) -> Mask:
@@ -324,24 +328,43 @@ def _at_offsets(found: Sequence[float]) -> Array:
     return np.array(found)
 
 
-def _peak(scores: Array) -> float:
-    """The offset at which a curve is highest, by a parabola through the highest point and its neighbours."""
-    best = int(np.argmax(scores))
-    if best in (0, len(scores) - 1):
-        return float(OFFSETS[best])
-    low, middle, high = scores[best - 1 : best + 2].tolist()
-    bend = low - 2.0 * middle + high
-    shift = 0.5 * (low - high) / bend if bend < 0 else 0.0
-    return float(OFFSETS[best] + min(max(shift, -1.0), 1.0) * (OFFSETS[1] - OFFSETS[0]))
+@dataclass(frozen=True, eq=False)
+class _Curve:
+    """How well something fits at each of `OFFSETS`."""
 
+    values: Array
 
-def _is_peak(offsets: ArrayLike) -> Mask:
-    """Whether the highest points of curves are peaks: that of one that is highest at its end lies beyond."""
-    values = np.asarray(offsets, np.float64)
-    return np.asarray((values > OFFSETS[0]) & (values < OFFSETS[-1]))
+    @classmethod
+    def of(cls, explained: Array) -> _Curve:
+        """Minus the logarithm of the share of the variance that is not explained."""
+        return cls(-np.log(np.maximum(1.0 - explained, _LEAST_UNEXPLAINED)))
 
+    @property
+    def highest(self) -> float:
+        return float(self.values.max())
 
-def _lead(curve: Array, offset: float) -> float:
-    """How much higher a curve is near an offset than far from it."""
-    away = np.abs(OFFSETS - offset)
-    return float(curve[away <= _NEAR / 2].max() - curve[away > _NEAR].max())
+    @property
+    def rise(self) -> float:
+        """How far the highest point lies above the median."""
+        return self.highest - float(np.median(self.values))
+
+    @property
+    def lead(self) -> float:
+        """How far the highest point lies above all offsets that are not near it."""
+        return self.highest - float(self.values[np.abs(OFFSETS - self.peak) > _NEAR].max())
+
+    @cached_property
+    def peak(self) -> float:
+        """The offset of the highest point, by a parabola through it and its neighbours."""
+        best = int(np.argmax(self.values))
+        if best in (0, len(self.values) - 1):
+            return float(OFFSETS[best])
+        low, middle, high = self.values[best - 1 : best + 2].tolist()
+        bend = low - 2.0 * middle + high
+        shift = 0.5 * (low - high) / bend if bend < 0 else 0.0
+        return float(OFFSETS[best] + shift * (OFFSETS[1] - OFFSETS[0]))
+
+    @property
+    def has_peak(self) -> bool:
+        """Whether the highest point is a peak: the peak of a curve that is highest at its end lies beyond."""
+        return bool(OFFSETS[0] < self.peak < OFFSETS[-1])

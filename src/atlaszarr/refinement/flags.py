@@ -1,4 +1,4 @@
-"""Which refined sections not to believe: those that fit much worse than the others of their dataset."""
+"""Which refined sections not to believe, and why."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ LEAST_SECTIONS = 8
 #: good sections, 0.66 to 0.69 for those with tears and holes, and at most 0.38 for those upside down, half lost or 500
 #: um off.
 LEAST_CORRELATION = 0.6
-#: Unless its agreement is at least this part of their median. It is 0.48 or more for sections of the benchmark of a
-#: third of the contrast, and 0.35 or less for those upside down that are not flagged for something else.
-LEAST_AGREEMENT = 0.4
+#: Unless its agreement is at least this part of their median, and this much. It is 0.48 or more of the median for
+#: sections of the benchmark of a third of the contrast, and 0.35 or less for those upside down that are not flagged for
+#: something else.
+LEAST_PART_OF_AGREEMENT, LEAST_AGREEMENT = 0.4, 0.1
 
 
 def flags(
@@ -26,24 +27,24 @@ def flags(
     turned: Collection[int] = (),
     agreements: Mapping[int, float] | None = None,
 ) -> dict[int, str]:
-    """Flag the sections of a dataset that are damaged, turned, far off in depth, or without contrast.
+    """Flag the sections of a dataset that are damaged, turned, far off in depth, out of order, or without contrast.
 
     Parameters
     ----------
     sections : mapping of int to RefinedSection
         The refined sections of one dataset by SectionImage id.
     far, passing, turned : collection of int
-        The ids of those that `SectionDepth.far`, `atlaszarr.refinement.depth.passing` and
-        `atlaszarr.refinement.depth.is_turned` name.
+        The ids of those for which `SectionDepth.far`, `atlaszarr.refinement.depth.passing` and `SectionDepth.turned`
+        hold.
     agreements : mapping of int to float, optional
         `SectionDepth.agreement` by id, of those that are compared with others.
 
     Returns
     -------
     dict of int to str
-        By the ids of the flagged sections, the reason: ``orientation`` (it is turned), ``no contrast`` (it was not
-        judged), ``affine``, ``jacobian`` or ``tissue`` (a hard limit is exceeded), ``depth`` (it is far off),
-        ``correlation``, or ``order`` (its corrected depth passes that of another section).
+        By the ids of the flagged sections, the first reason that holds: ``orientation`` (it is turned), ``no contrast``
+        (it was not judged), ``affine``, ``jacobian`` or ``tissue`` (a hard limit is exceeded), ``depth`` (it is far
+        off), ``correlation``, or ``order`` (its corrected depth passes that of another section).
 
     Notes
     -----
@@ -52,13 +53,14 @@ def flags(
     the dataset that have contrast, since its level depends on the stain. It is the correlation on the half that was not
     fitted, as recorded or as fitted, whichever is higher. A section with little contrast correlates little too, but
     agrees with what the others lead to expect of it: it is not flagged for this if its agreement is at least 0.4 of
-    their median. Of fewer than eight sections that have contrast none is flagged for its correlation or orientation.
+    their median. If fewer than eight sections have contrast, none is flagged for its correlation or orientation.
     """
     judged = {id: section.unseen for id, section in sections.items() if section.reason != "no contrast"}
     are_compared = len(judged) >= LEAST_SECTIONS
-    least = LEAST_CORRELATION * float(np.median(list(judged.values()))) if are_compared else -1.0
+    least = LEAST_CORRELATION * max(float(np.median(list(judged.values()))), 0.0) if are_compared else -1.0
     known = agreements or {}
-    agreeing = LEAST_AGREEMENT * float(np.median(list(known.values()))) if known else 0.0
+    typical = float(np.median(list(known.values()))) if known else 0.0
+    agreeing = max(LEAST_PART_OF_AGREEMENT * typical, LEAST_AGREEMENT)
     found: dict[int, str] = {}
     for id, section in sections.items():
         if are_compared and id in turned:

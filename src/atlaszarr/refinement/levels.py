@@ -1,4 +1,4 @@
-"""How dark the regions of sections are, and what the sections of a dataset lead to expect of another one."""
+"""How dark the regions of sections are, and what some sections lead to expect of another one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ Array = NDArray[np.float64]
 
 #: Standard deviation of the weight of sections along depth, in um: a region is stained alike over some millimetres.
 _ALIKE = 1000.0
+#: The mean of all counts as much as that of a label of this area, in pixels of 100 um: that of
+#: `atlaszarr.refinement.regions`.
+_PRIOR_AREA = 1.25
 
 
 @dataclass(frozen=True, eq=False)
 class RegionLevels:
-    """The levels of regions: the means of a section or a dataset within them.
+    """The levels of regions: the mean of one section, or of several, within each.
 
     Attributes
     ----------
@@ -26,7 +29,7 @@ class RegionLevels:
     means : ndarray, float64, shape (regions,)
         Of the evened darkness, see `atlaszarr.refinement.darkness.evened`.
     areas : ndarray, float64, shape (regions,)
-        What each mean is worth: its area in pixels, weighted by the nearness of the section.
+        What each mean is worth: its area in pixels of 100 um; of several sections the sum, less for distant ones.
     """
 
     labels: NDArray[np.int64]
@@ -43,13 +46,14 @@ class RegionLevels:
 
     @classmethod
     def expected(cls, sections: Sequence[Self], distances: ArrayLike) -> Self:
-        """The mean levels of sections at distances in um along depth: nearer ones count more.
+        """The mean levels of sections at distances along depth: nearer ones count more.
 
         Parameters
         ----------
         sections : sequence of RegionLevels
             At least one.
         distances : array_like, shape (sections,)
+            In um, finite.
         """
         far = np.abs(np.asarray(distances, np.float64))
         # Relative to the nearest section: the weights of distant ones alone would vanish.
@@ -62,7 +66,7 @@ class RegionLevels:
         return cls(found[is_seen], sums[is_seen] / areas[is_seen], areas[is_seen])
 
     def painted(self, labels: NDArray[Any]) -> Array:
-        """The level of each pixel: the mean of all where a label has none, 0 outside the brain.
+        """The level of each pixel: drawn to the mean of all where little is known of a label, 0 outside the brain.
 
         Parameters
         ----------
@@ -74,11 +78,12 @@ class RegionLevels:
         """
         total = float(self.areas.sum())
         overall = float((self.areas * self.means).sum()) / total if total else 0.0
-        found, indices = np.unique(labels, return_inverse=True)
+        found, indices = np.unique(np.asarray(labels).astype(np.int64), return_inverse=True)
         at = np.minimum(np.searchsorted(self.labels, found), max(len(self.labels) - 1, 0))
         known = self.labels[at] == found if len(self.labels) else np.zeros(len(found), bool)
         levels = np.full(len(found), overall)
-        levels[known] = self.means[at[known]]
+        areas = self.areas[at[known]]
+        levels[known] = (areas * self.means[at[known]] + _PRIOR_AREA * overall) / (areas + _PRIOR_AREA)
         levels[found == 0] = 0.0
         return levels[indices].reshape(labels.shape)
 

@@ -115,8 +115,8 @@ class CoarseSection:
         Returns
         -------
         float
-            The correlation of the section with the expected levels, -1 to 1, of what both differ from their means
-            within the brain and outside; 0 without a brain or variance.
+            The correlation of the section with the expected levels, -1 to 1, after their means within the brain and
+            outside are subtracted from both; 0 without a brain or variance.
         """
         joined = self.joined(labels)
         painted = expected.painted(joined)
@@ -151,7 +151,7 @@ class CoarseSection:
     def _near(self, regions: PlaneRegions, compared: Mask | None) -> Mask:
         if compared is None:
             return regions.near
-        return regions.near & (binned(compared.astype(np.float64), self.factor) > 0.5)
+        return regions.near & (binned(compared.astype(np.float64), self.factor) > 0.99)
 
 
 def fit_polynomial(

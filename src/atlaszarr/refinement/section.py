@@ -41,8 +41,8 @@ _SQUARE = 1000.0
 #: do.
 _INNER = RADIUS + 1
 #: The least rise of the local correlation on the unseen half for which a section is moved, and as a part of it before,
-#: so that a section that fits well is not moved by noise. In a first version that of the real section rose by 0.08.
-LEAST_RISE, LEAST_GAIN = 0.02, 0.2
+#: so that a section that fits well is not moved by noise; and the rise that is enough for any section.
+LEAST_RISE, LEAST_GAIN, CLEAR_RISE = 0.02, 0.3, 0.1
 #: The least correlation on the unseen half, fitted or not, of a section whose regions differ.
 LEAST_UNSEEN = 0.01
 #: The least share of the variance within the brain that the regions explain, where the record puts the section.
@@ -169,7 +169,7 @@ def refine_section(
     A quick warp, an affine and a smooth deformation, one after another, maximize the correlation with the mean of the
     section in every region, which is computed anew in each round: any stain is fitted, without a template. They are
     fitted to the white squares of a checkerboard of 1 mm and judged on the black ones; if the local correlation rises
-    there by at least 0.02 and by a fifth, they are fitted to all.
+    there by at least 0.02 and by three tenths, or by at least 0.1, they are fitted to all.
     """
     check_libraries()
     fitting = _Fitting.of(image, inside, labels, resolution, template, hold_out)
@@ -179,7 +179,8 @@ def refine_section(
         return fitting.result(identity, "no contrast", figures, figures)
     trial = fitting.fit(fitting.white)
     before, judged = (fitting.figures(each) for each in (identity, trial))
-    if judged.unseen - before.unseen < max(LEAST_RISE, LEAST_GAIN * before.unseen):
+    least = max(LEAST_RISE, min(LEAST_GAIN * before.unseen, CLEAR_RISE))
+    if judged.unseen - before.unseen < least:
         is_flat = max(judged.unseen, before.unseen) < LEAST_UNSEEN
         return fitting.result(trial, "no contrast" if is_flat else "no rise on the unseen half", before, judged)
     whole = fitting.fit(np.ones(fitting.white.shape, bool))
@@ -284,12 +285,12 @@ class _Fitting:
     ) -> _Fitting:
         factor = pixels_joined(FITTED, resolution)
         validate_section(image, inside, labels, template)
-        dark = darkness(image, inside)
+        held_out = np.isin(labels, np.array(sorted(hold_out), np.int64))
+        dark = darkness(image, inside, inside & ~held_out)
         fitted = binned(dark, factor)
         side = round(_SQUARE / FITTED)
         rows, columns = (np.arange(n) // side for n in fitted.shape)
         white = (rows[:, np.newaxis] + columns) % 2 == 0
-        held_out = np.isin(labels, np.array(sorted(hold_out), np.int64))
         levels = None if template is None else template.astype(np.float64)
         regions = PlaneRegions.of(labels, resolution)
         stained = tissue(dark, resolution).astype(np.float64)
@@ -306,7 +307,7 @@ class _Fitting:
         shape = self.fitted.shape
         flat = np.zeros((2, *shape))
         shown = binned(self.shown, self.factor) > 0.99
-        coarse = CoarseSection.of(self.dark, self.shown > 0, self.regions.resolution)
+        coarse = CoarseSection.of(self.dark, (self.shown > 0) & ~self.held_out, self.regions.resolution)
         warp = coarse.fit(self.labels, self.template, fine & ~self.held_out)
         affine = rescaled(warp.affine, FITTED / coarse.resolution)
         for _ in range(_AFFINES):
@@ -431,3 +432,5 @@ def validate_section(
             f"template of dtype {template.dtype} and shape {template.shape} must be numbers, {labels.shape}",
             code="invalid-array",
         )
+    if template is not None and not np.isfinite(template).all():
+        raise InputError("the template has values that are not finite; replace them by 0", code="invalid-array")

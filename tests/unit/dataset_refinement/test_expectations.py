@@ -28,7 +28,7 @@ def test_sections_without_contrast_or_a_clear_depth_have_no_part():
     given = {k: scores() for k in range(5)}
     given |= {5: scores(-900.0, 9.0, correlation=0.0), 6: {**scores(level=9.0), "explained": [0.2] * len(OFFSETS)}}
     found = Expectations.found(DEPTHS, given)
-    assert sorted(found.levels) == [0, 1, 2, 3, 4]
+    assert found.clear.tolist() == [0, 1, 2, 3, 4]
     assert found.of(5).levels.means.tolist() == [1.0]
 
 
@@ -37,10 +37,17 @@ def test_only_the_nearest_sections_count():
     assert found.of(0).levels.means.tolist() == [0.0]  # of 1 to 48
 
 
-def test_a_section_alone_has_the_depth_of_the_dataset_and_no_levels():
-    found = Expectations.found(DEPTHS, {3: scores(-200.0)})
-    assert found.of(3) == (pytest.approx(-200, abs=20), None)
-    assert found.of(3).levels is None
+@pytest.mark.parametrize("others", [0, 1, 2, 3])
+def test_few_others_lead_to_expect_no_levels(others):
+    """A section alone has the depth that it fits, which is that of the dataset."""
+    found = Expectations.found(DEPTHS, {k: scores(-200.0) for k in range(1 + others)})
+    assert found.of(0).correction == pytest.approx(-200, abs=20)
+    assert (found.of(0).levels is None) == (others < 3)
+
+
+def test_of_sections_that_are_equally_far_the_first_ones_count():
+    found = Expectations.found([0.0] * 60, {k: scores(level=float(k > 48)) for k in range(60)})
+    assert found.of(0).levels.means.tolist() == [0.0]
 
 
 def test_sections_without_contrast_alone_keep_their_depths():

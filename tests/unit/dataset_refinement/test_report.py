@@ -57,7 +57,7 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
     assert (first.dice_before, first.dice_after, first.jacobian) == (0.92, 0.96, 0.8)
     assert (first.kept, first.flag, first.reason, first.depth_um) == (True, "", "refined", 40.0)
     assert (second.kept, second.flag, second.jacobian, second.depth_um) == (False, "depth", 0.7, 25.0)
-    assert (third.reason, third.kept, third.depth_um) == ("image missing: status 404", False, None)
+    assert (third.reason, third.kept, third.depth_um) == ("image missing: status 404", False, 25.0)
     assert fourth.reason == "not compared yet"
     table = list(csv.DictReader(io.StringIO(table_of(rows).decode())))
     assert list(table[0]) == [
@@ -75,6 +75,28 @@ def test_the_figures_before_are_those_of_the_record_and_those_after_of_what_is_w
     ]
     assert [row["kept"] for row in table[:3]] == ["true", "false", "false"]
     assert [row["unseen_after"] for row in table[:3]] == ["0.6", "0.08", ""]
+
+
+def test_a_written_field_is_judged_and_not_the_fit_that_it_was_made_of(dataset):
+    bad = {"sha256": "x", "figures": {"correlation": 0.6, "unseen": 0.9, "dice": 0.96}, "jacobian": 0.2}
+    (row, other, *_) = rows_of(dataset, 40.0, {k: fit().to_json() for k in (0, 1)}, {0: bad}, {})
+    assert (row.jacobian, row.flag, other.flag) == (0.2, "jacobian", "")
+
+
+def test_a_section_that_is_fitted_and_whose_image_is_missing_since_has_no_figures(dataset):
+    ids = [section.image_id for section in dataset.sections]
+    rows = rows_of(dataset, 25.0, {0: fit().to_json()}, {}, {ids[0]: "status 503"})
+    assert (rows[0].reason, rows[0].kept, rows[0].depth_um, rows[0].correlation_before) == (
+        "image missing: status 503",
+        False,
+        40.0,
+        None,
+    )
+
+
+def test_a_dataset_that_lies_elsewhere_is_a_warning_of_its_own(dataset):
+    report = report_of(dataset, [fit(correction=330.0, far=True)] * len(dataset.sections), 330.0)
+    assert "the whole dataset is corrected by +330 um in depth" in report.warning
 
 
 def test_the_report_is_shown_as_text_as_a_table_and_in_notebooks(dataset):

@@ -35,8 +35,8 @@ def scores(image, depth, inside=INSIDE):
 def dataset():
     """Sections that lie 270 um deeper than recorded, and what the good ones lead to expect of each.
 
-    The third one lies another 350 um deeper, the fifth one is upside down, the sixth one has little contrast, lies 300
-    um less deep than the others, and the seventh one has little contrast.
+    The third one lies another 350 um deeper, the fifth one is upside down, the sixth one lies 300 um less deep, and the
+    sixth and the seventh have little contrast.
     """
     errors = np.full(len(DEPTHS), 270.0)
     errors[2] += 350.0
@@ -182,7 +182,7 @@ def test_what_is_not_in_the_image_has_no_part():
 def test_what_is_not_compared_has_no_part():
     """The same bytes whatever the image shows there, and whatever the labels are."""
     image, compared = solid.draw(0.0), INSIDE.copy()
-    compared[40:80, 60:100] = False
+    compared[41:80, 61:100] = False
     spoilt = image.copy()
     spoilt[~compared] = solid.draw(300.0, seed=8)[~compared]
     given = planes(0.0)
@@ -234,6 +234,22 @@ def test_a_section_departs_by_more_than_the_error_of_its_depth_or_not_at_all(dep
     assert not depth.far
 
 
+def test_the_depth_of_a_dataset_that_fits_alike_everywhere_is_not_corrected():
+    noise = 0.3 + 0.001 * np.random.default_rng(1).standard_normal((4, len(OFFSETS)))
+    found = correct_dataset(noise)
+    assert (found.correction, found.clear.any()) == (0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "departure", "far"),
+    [(200.0, 250.0, True), (-250.0, 320.0, True), (200.0, 0.0, False), (310.0, 0.0, True)],
+)
+def test_a_section_is_far_if_it_or_its_dataset_moves_or_departs_far(dataset, departure, far):
+    depth = correct_section(curve(dataset + departure), dataset)
+    assert depth.correction == pytest.approx(dataset + departure, abs=20)
+    assert depth.far == far
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.6, 0.4])
 def test_a_departure_does_not_depend_on_how_much_a_section_agrees(scale):
     depth = correct_section(scale * curve(-300.0, 0.8), 60.0)
@@ -273,6 +289,13 @@ def test_scores_that_do_not_fit_the_offsets_are_refused(shape):
         correct_dataset(np.zeros(shape))
 
 
+def test_scores_that_are_not_finite_are_refused():
+    curves = np.array([curve(0.0)] * 9)
+    curves[3, 5] = np.nan
+    with raises(InputError, "invalid-array"):
+        correct_dataset(curves)
+
+
 def test_planes_that_do_not_fit_are_refused():
     image = solid.draw(0.0)
     same = [solid.labels(0.0)] * len(OFFSETS)
@@ -286,3 +309,5 @@ def test_planes_that_do_not_fit_are_refused():
             function(image, INSIDE, same, *more, 30.0)
     with raises(InputError, "invalid-array"):
         depth_scores(image, INSIDE, same, solid.RESOLUTION, [np.zeros((4, 5))])
+    with raises(InputError, "invalid-array"):
+        depth_scores(image, INSIDE, same, solid.RESOLUTION, [np.full(solid.SHAPE, np.nan)])

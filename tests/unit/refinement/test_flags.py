@@ -63,6 +63,11 @@ def test_a_section_of_little_contrast_that_agrees_with_the_others_has_no_flag(ag
     assert flags(lost, agreements=agreements) == {0: "tissue"}
 
 
+def test_agreement_that_is_next_to_none_is_no_excuse():
+    agreements = dict.fromkeys(range(16), 0.05)
+    assert flags(dataset(16, after=figures(0.1), before=figures(0.0)), agreements=agreements) == {0: "correlation"}
+
+
 def test_a_turned_section_is_flagged_unless_the_sections_are_few():
     assert flags(dataset(16), turned={0, 99}) == {0: "orientation"}
     assert flags(dataset(16, reason="no contrast"), turned={0}) == {0: "orientation"}

@@ -8,7 +8,7 @@ from atlaszarr.refinement.levels import RegionLevels
 
 def levels(**values):
     """By labels: the mean and the area."""
-    found = {int(name[1:]): value for name, value in sorted(values.items())}
+    found = dict(sorted((int(name[1:]), value) for name, value in values.items()))
     return RegionLevels(np.array(list(found)), *np.array(list(found.values()), float).T)
 
 
@@ -47,8 +47,21 @@ def test_sections_that_are_all_far_away_still_count():
 
 def test_a_plane_is_painted_with_the_levels_and_with_their_mean_where_a_label_is_new():
     plane = np.array([[0, 3, 5], [9, 2, 0]], np.uint32)
-    painted = levels(_3=(1.0, 30.0), _9=(5.0, 10.0)).painted(plane)
-    assert painted.tolist() == [[0.0, 1.0, 2.0], [5.0, 2.0, 0.0]]
+    painted = levels(_3=(1.0, 3e9), _9=(5.0, 1e9)).painted(plane)
+    np.testing.assert_allclose(painted, [[0.0, 1.0, 2.0], [5.0, 2.0, 0.0]], atol=1e-6)
+
+
+def test_a_level_of_a_small_area_is_drawn_to_the_mean():
+    painted = levels(_3=(0.0, 98.75), _9=(4.0, 1.25)).painted(np.array([[9]]))
+    assert painted[0, 0] == pytest.approx(0.5 * 4.0 + 0.5 * 0.05)
+
+
+@pytest.mark.parametrize("label", [2**53 + 1, 2**62 + 1, 2**64 - 1])
+def test_large_labels_are_told_apart(label):
+    plane = np.array([[label, label - 1]], np.uint64)
+    found = RegionLevels.of(plane.ravel(), np.array([1.0, 3.0]))
+    many = RegionLevels(found.labels, found.means, found.areas * 1e9)
+    np.testing.assert_allclose(many.painted(plane), [[1.0, 3.0]], atol=1e-6)
 
 
 def test_levels_are_restored_from_json():
