@@ -318,7 +318,7 @@ def test_an_image_that_is_missing_after_an_interruption_leaves_the_refinement_un
 ):
     """It was compared in an earlier run, which ended before a later step of it."""
 
-    def interrupt(done, total, word):
+    def interrupt(_done, _total, word):
         if word == step:
             raise KeyboardInterrupt
 

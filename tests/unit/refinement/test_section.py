@@ -10,7 +10,7 @@ import tiled_sections as sections
 from atlaszarr import Displacement
 from atlaszarr.errors import InputError
 from atlaszarr.refinement.arrays import points_of, smallest_jacobian
-from atlaszarr.refinement.section import CLEAR_RISE, FITTED, LEAST_GAIN, LEAST_RISE, refine_section
+from atlaszarr.refinement.section import FITTED, LEAST_GAIN, LEAST_RISE, refine_section
 from codes import raises
 
 INSIDE = np.ones(sections.SHAPE, bool)
@@ -87,7 +87,7 @@ def test_a_section_in_its_place_is_not_moved():
 def test_a_section_that_fits_well_is_moved_only_by_a_clear_rise():
     section = refined(sections.draw(sections.constant(0.3, 0.0)))
     rise = section.after.unseen - section.before.unseen
-    assert section.kept == (rise >= max(LEAST_RISE, min(LEAST_GAIN * section.before.unseen, CLEAR_RISE)))
+    assert section.kept == (rise >= max(LEAST_RISE, LEAST_GAIN * section.before.unseen))
     assert not section.kept
     assert section.weight == 0.0
 
