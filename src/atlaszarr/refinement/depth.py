@@ -107,7 +107,7 @@ def depth_scores(
         validate_section(image, inside, labels, grey)
         warp = section.fit(labels, grey, compared)
         if warp.explained > max(explained, default=0.0):
-            levels = RegionLevels.of(section.joined(labels)[warp.valid], warp.seen[warp.valid])
+            levels = RegionLevels.of(section.joined(labels)[warp.stained], warp.seen[warp.stained])
         explained.append(warp.explained)
     return DepthScores(_at_offsets(explained), levels)
 

@@ -45,17 +45,21 @@ class PolynomialWarp:
         The warped image, in the pixels of the plane.
     valid : ndarray, bool, shape (rows, columns)
         The pixels that were compared.
+    stained : ndarray, bool, shape (rows, columns)
+        Those of them that show tissue.
     """
 
     affine: Array
     explained: float
     seen: Array
     valid: Mask
+    stained: Mask
 
     @classmethod
     def none(cls, shape: tuple[int, ...]) -> Self:
         """Of a plane in which nothing can be compared."""
-        return cls(np.eye(2, 3), 0.0, np.zeros(shape), np.zeros(shape, bool))
+        nowhere = np.zeros(shape, bool)
+        return cls(np.eye(2, 3), 0.0, np.zeros(shape), nowhere, nowhere)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +72,15 @@ class CoarseSection:
         Its darkness, by `darkness.evened`.
     shown : ndarray, bool, shape (rows, columns)
         Whether each pixel lies inside the section image.
+    stained : ndarray, bool, shape (rows, columns)
+        Whether it shows tissue.
     factor : int
         Pixels of the plane that are joined along each axis.
     """
 
     evened: Array
     shown: Mask
+    stained: Mask
     factor: int
     resolution: ClassVar[float] = 100.0
 
@@ -88,7 +95,8 @@ class CoarseSection:
         """
         factor = pixels_joined(cls.resolution, resolution)
         dark, shown = binned(darkness, factor), binned(inside.astype(np.float64), factor) > 0.99
-        return cls(evened(dark, tissue(dark, cls.resolution) & shown, cls.resolution), shown, factor)
+        stained = tissue(dark, cls.resolution) & shown
+        return cls(evened(dark, stained, cls.resolution), shown, stained, factor)
 
     def fit(
         self, labels: NDArray[Any], template: NDArray[Any] | None = None, compared: Mask | None = None
@@ -101,7 +109,7 @@ class CoarseSection:
         if template is not None:
             grey = binned(template.astype(np.float64), self.factor)
             levels = evened(grey / max(float(grey.max()), 1.0), regions.brain, self.resolution)
-        return fit_polynomial(self.evened, self.shown, regions, self._near(regions, compared), levels)
+        return self._warp(regions, compared, levels)
 
     def agreement(self, labels: NDArray[Any], expected: RegionLevels, compared: Mask | None = None) -> float:
         """Warp the section to what is expected of it, and correlate them.
@@ -121,8 +129,8 @@ class CoarseSection:
         joined = self.joined(labels)
         painted = expected.painted(joined)
         brain = PlaneRegions.of((joined != 0).astype(np.int64), self.resolution)
-        warp = fit_polynomial(self.evened, self.shown, brain, self._near(brain, compared), painted)
-        means = _Projection.of(brain.indices[warp.valid], None)
+        warp = self._warp(brain, compared, painted)
+        means = _Projection.of(brain.indices[warp.valid], warp.valid[warp.valid])
         seen, wanted = (means.rest(each[warp.valid]) for each in (warp.seen, painted))
         length = float(np.sqrt((seen**2).sum() * (wanted**2).sum()))
         return float((seen * wanted).sum()) / length if length else 0.0
@@ -131,15 +139,15 @@ class CoarseSection:
         """The section with axes of its array reversed, its tissue moved to the middle of the brain of a plane."""
         from scipy import ndimage
 
-        turned, brain = np.flip(self.evened != 0, axes), self.joined(labels) != 0
+        turned, brain = np.flip(self.stained, axes), self.joined(labels) != 0
         if not (turned.any() and brain.any()):
             return self
         move = np.subtract(ndimage.center_of_mass(brain), ndimage.center_of_mass(turned)).round()
         moved = [
             np.asarray(ndimage.shift(np.flip(each, axes).astype(np.float64), move, order=0))
-            for each in (self.evened, self.shown)
+            for each in (self.evened, self.shown, self.stained)
         ]
-        return replace(self, evened=moved[0], shown=moved[1] > 0)
+        return replace(self, evened=moved[0], shown=moved[1] > 0, stained=moved[2] > 0)
 
     def joined(self, labels: NDArray[Any]) -> NDArray[Any]:
         """The labels in the middle of each group of pixels that are joined."""
@@ -148,14 +156,15 @@ class CoarseSection:
         middle = slice(self.factor // 2, None, self.factor)
         return padded[middle, middle]
 
-    def _near(self, regions: PlaneRegions, compared: Mask | None) -> Mask:
-        if compared is None:
-            return regions.near
-        return regions.near & (binned(compared.astype(np.float64), self.factor) > 0.99)
+    def _warp(self, regions: PlaneRegions, compared: Mask | None, template: Array | None) -> PolynomialWarp:
+        near = regions.near
+        if compared is not None:
+            near = near & (binned(compared.astype(np.float64), self.factor) > 0.99)
+        return fit_polynomial(self.evened, self.shown, self.stained, regions, near, template)
 
 
 def fit_polynomial(
-    image: Array, shown: Mask, regions: PlaneRegions, near: Mask, template: Array | None = None
+    image: Array, shown: Mask, stained: Mask, regions: PlaneRegions, near: Mask, template: Array | None = None
 ) -> PolynomialWarp:
     """Find the warp by polynomials of degree 3 at which regions explain most of an image.
 
@@ -165,6 +174,9 @@ def fit_polynomial(
         Evened, so that its outline is no stronger than its regions.
     shown : ndarray, bool, shape (rows, columns)
         The pixels of the image whose values are known.
+    stained : ndarray, bool, shape (rows, columns)
+        Those that show tissue: the others have no part in the means of the regions, and are not compared deep within
+        the brain, where tissue is lost.
     regions : PlaneRegions
         In the same pixels.
     near : ndarray, bool, shape (rows, columns)
@@ -178,9 +190,8 @@ def fit_polynomial(
 
     Notes
     -----
-    Gauss-Newton steps on the logarithm of the unexplained share of the variance, with
-    the means of the regions at each step those of the warped image (variable projection: Golub and Pereyra 1973, SIAM
-    Journal on Numerical Analysis 10, 413-432).
+    Gauss-Newton steps on the logarithm of the unexplained share of the variance, with the means of the regions at each
+    step those of the tissue of the warped image. Paper is expected outside the brain.
     """
     from scipy import ndimage
 
@@ -189,17 +200,17 @@ def fit_polynomial(
     for sigma, steps in _LEVELS:
         smooth = np.asarray(ndimage.gaussian_filter(image, sigma))
         for _ in range(steps):
-            seen = _Seen.of(smooth, shown, polynomials.displaced(warp), regions, near, template)
+            seen = _Seen.of(smooth, shown, stained, polynomials.displaced(warp), regions, near, template)
             if seen is None:
                 return PolynomialWarp.none(image.shape)
             step = seen.step(warp, polynomials)
             warp = warp + step * min(1.0, _STEP / max(float(np.abs(step).max()), 1e-12))
     points = polynomials.displaced(warp)
-    last = _Seen.of(image, shown, points, regions, near, template)
+    last = _Seen.of(image, shown, stained, points, regions, near, template)
     if last is None:
         return PolynomialWarp.none(image.shape)
     affine = polynomials.nearest_affine(warp, regions.brain)
-    return PolynomialWarp(affine, 1.0 - last.unexplained, sampled(image, points), last.valid)
+    return PolynomialWarp(affine, 1.0 - last.unexplained, sampled(image, points), last.valid, last.stained)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,8 +268,8 @@ class _Seen:
 
     Attributes
     ----------
-    valid : ndarray, bool, shape (rows, columns)
-        The pixels that are compared.
+    valid, stained : ndarray, bool, shape (rows, columns)
+        The pixels that are compared, and those of them that show tissue.
     centred : ndarray, float64, shape (rows, columns)
         The image less its mean.
     rest : ndarray, float64, shape (rows, columns)
@@ -268,16 +279,25 @@ class _Seen:
     """
 
     valid: Mask
+    stained: Mask
     centred: Array
     rest: Array
     slopes: Array
 
     @classmethod
     def of(
-        cls, image: Array, shown: Mask, points: Array, regions: PlaneRegions, near: Mask, template: Array | None
+        cls,
+        image: Array,
+        shown: Mask,
+        stained: Mask,
+        points: Array,
+        regions: PlaneRegions,
+        near: Mask,
+        template: Array | None,
     ) -> _Seen | None:
         seen = sampled(image, points)
-        valid = near & (sampled(shown.astype(np.float64), points, 0.0) > 0.99)
+        tissue = sampled(stained.astype(np.float64), points, 0.0) > 0.5
+        valid = near & (sampled(shown.astype(np.float64), points, 0.0) > 0.99) & (tissue | ~regions.deep)
         if not (valid & regions.brain).any():
             return None
         values = seen[valid]
@@ -285,10 +305,11 @@ class _Seen:
         centred[valid] = values - values.mean()
         if not centred.any():
             return None
-        projection = _Projection.of(regions.indices[valid], None if template is None else template[valid])
+        meant = (tissue & regions.brain)[valid]
+        projection = _Projection.of(regions.indices[valid], meant, None if template is None else template[valid])
         rest[valid] = projection.rest(values)
         down, across = (np.where(valid, part, 0.0) for part in np.gradient(seen))
-        return cls(valid, centred, rest, np.stack([across, down]))
+        return cls(valid, valid & tissue, centred, rest, np.stack([across, down]))
 
     @property
     def unexplained(self) -> float:
@@ -300,7 +321,7 @@ class _Seen:
         count = len(polynomials.costs)
         basis = polynomials.monomials[:count]
         rest, total = max(float((self.rest**2).sum()), 1e-9), float((self.centred**2).sum())
-        # The product of the rest, which is projected, with the slopes is that with the projected slopes.
+        # The means are kept: those of the next step follow from its warp.
         gradient = np.einsum("irc,rc,nrc->in", self.slopes, self.rest / rest - self.centred / total, basis).ravel()
         squares = np.stack([self.slopes[0] ** 2, self.slopes[0] * self.slopes[1], self.slopes[1] ** 2])
         sums = np.einsum("krc,mrc->km", squares, polynomials.monomials)[:, polynomials.products]
@@ -316,20 +337,22 @@ class _Projection:
     """What the means of regions and a multiple of a template leave of the values of pixels."""
 
     indices: NDArray[np.int64]
+    meant: Mask
+    """The pixels that have a part in the means; without any, that of a region is 0."""
     counts: Array
     template: Array | None
     """Less the means of its regions, of length 1."""
 
     @classmethod
-    def of(cls, indices: NDArray[np.int64], template: Array | None) -> _Projection:
-        counts = np.maximum(np.bincount(indices), 1).astype(np.float64)
-        found = cls(indices, counts, None)
+    def of(cls, indices: NDArray[np.int64], meant: Mask, template: Array | None = None) -> _Projection:
+        counts = np.maximum(np.bincount(indices, meant), 1.0)
+        found = cls(indices, meant, counts, None)
         if template is None:
             return found
         rest = found.rest(template)
-        return cls(indices, counts, rest / max(float(np.sqrt((rest**2).sum())), 1e-12))
+        return cls(indices, meant, counts, rest / max(float(np.sqrt((rest**2).sum())), 1e-12))
 
     def rest(self, values: Array) -> Array:
         """The rest of values of the pixels."""
-        out = values - (np.bincount(self.indices, weights=values) / self.counts)[self.indices]
+        out = values - (np.bincount(self.indices, values * self.meant) / self.counts)[self.indices]
         return out if self.template is None else out - float((out * self.template).sum()) * self.template

@@ -41,9 +41,9 @@ _SQUARE = 1000.0
 #: do.
 _INNER = RADIUS + 1
 #: The least rise of the local correlation on the unseen half for which a section is moved, and as a part of it before,
-#: so that a section that fits well is not moved by noise; and the least rise if the Dice coefficient of the tissue falls.
-#: It rises by 0.005 or more for displaced sections of the benchmark, and changes by 0.006 at most for those that are
-#: right, whose correlation once rose by 0.09.
+#: so that a section that fits well is not moved by noise; and the least rise if the Dice coefficient falls. It rises by
+#: 0.005 or more for displaced sections of the benchmark; for those that are right it changes by 0.006 at most, while
+#: their correlation once rose by 0.09.
 LEAST_RISE, LEAST_GAIN, CLEAR_RISE = 0.02, 0.2, 0.1
 #: The least correlation on the unseen half, fitted or not, of a section whose regions differ.
 LEAST_UNSEEN = 0.01

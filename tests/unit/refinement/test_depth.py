@@ -99,7 +99,7 @@ def test_a_section_upside_down_is_turned_and_the_others_are_not(dataset):
 def test_a_section_of_little_contrast_agrees_less_and_one_upside_down_hardly(dataset):
     _, _, whole, depths, _ = dataset
     agreement = np.array([each.agreement for each in depths])
-    assert agreement[4] < 0.4 < agreement[[5, 6]].min()
+    assert agreement[4] < 0.8 * agreement[[5, 6]].min()
     assert agreement[[5, 6]].max() < agreement[[0, 1, 2, 3]].min()
     assert depths[4].correction == whole.correction
 
