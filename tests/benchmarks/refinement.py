@@ -27,7 +27,7 @@ from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.refinement.coherence import WINDOW, coherent
 from atlaszarr.refinement.depth import OFFSETS, Expectation, depth_scores, find_section
 from atlaszarr.refinement.flags import flags
-from atlaszarr.refinement.section import RefinedSection, refine_section
+from atlaszarr.refinement.section import NEARBY, RefinedSection, refine_section
 from atlaszarr.testing.annotated_brain import open_annotated_brain
 from atlaszarr.testing.brain import default_brain
 from atlaszarr.testing.deformation import Deformation
@@ -176,7 +176,8 @@ def refine(brain: StainedBrain, plane: Plane, section: Section, expected: Expect
     image, inside = section.image, inside_of(section)
     depth = find_section(image, inside, at_offsets(brain, plane, section), expected, RESOLUTION)
     labels = labels_of(brain, plane, section.depth + depth.correction)
-    refined = refine_section(image, inside, labels, RESOLUTION)
+    nearby = (labels_of(brain, plane, section.depth + depth.correction + um) for um in NEARBY)
+    refined = refine_section(image, inside, labels, RESOLUTION, nearby=nearby)
     return Fit(refined, refined.before, depth)
 
 

@@ -21,7 +21,7 @@ from ..refinement.depth import (
     depth_scores,
     find_section,
 )
-from ..refinement.section import FITTED, Figures, RefinedSection, figures_of, refine_section
+from ..refinement.section import FITTED, NEARBY, Figures, RefinedSection, figures_of, refine_section
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 
@@ -100,7 +100,9 @@ class Comparison:
         resolution = self.options.resolution
         depth = find_section(pixels, inside, planes, expected, resolution, self._compared(planes))
         given, template = self._given(position, depth.correction, image)
-        section = refine_section(*given, resolution, template=template, hold_out=self.hold_out)
+        at = [float(self.planes(position, depth.correction + um).coordinates[0]) for um in NEARBY]
+        nearby = self._read(self.labels, at)
+        section = refine_section(*given, resolution, template=template, hold_out=self.hold_out, nearby=nearby)
         recorded = section.before
         if depth.correction:
             recorded = self.figures(position, 0.0, image, np.zeros_like(section.field))

@@ -210,7 +210,7 @@ def fit_polynomial(
     if last is None:
         return PolynomialWarp.none(image.shape)
     affine = polynomials.nearest_affine(warp, regions.brain)
-    return PolynomialWarp(affine, 1.0 - last.unexplained, sampled(image, points), last.valid, last.stained)
+    return PolynomialWarp(affine, max(1.0 - last.unexplained, 0.0), sampled(image, points), last.valid, last.stained)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,8 +296,8 @@ class _Seen:
         template: Array | None,
     ) -> _Seen | None:
         seen = sampled(image, points)
-        tissue = sampled(stained.astype(np.float64), points, 0.0) > 0.5
-        valid = near & (sampled(shown.astype(np.float64), points, 0.0) > 0.99) & (tissue | ~regions.deep)
+        has_tissue = sampled(stained.astype(np.float64), points, 0.0) > 0.5
+        valid = near & (sampled(shown.astype(np.float64), points, 0.0) > 0.99) & (has_tissue | ~regions.deep)
         if not (valid & regions.brain).any():
             return None
         values = seen[valid]
@@ -305,11 +305,11 @@ class _Seen:
         centred[valid] = values - values.mean()
         if not centred.any():
             return None
-        meant = (tissue & regions.brain)[valid]
+        meant = (has_tissue & regions.brain)[valid]
         projection = _Projection.of(regions.indices[valid], meant, None if template is None else template[valid])
         rest[valid] = projection.rest(values)
         down, across = (np.where(valid, part, 0.0) for part in np.gradient(seen))
-        return cls(valid, valid & tissue, centred, rest, np.stack([across, down]))
+        return cls(valid, valid & has_tissue, centred, rest, np.stack([across, down]))
 
     @property
     def unexplained(self) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from .regions import PlaneRegions
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Reason = Literal["refined", "no rise on the unseen half", "no contrast", "affine", "jacobian", "tissue"]
+Reason = Literal["refined", "no rise on the unseen half", "right nearby", "no contrast", "affine", "jacobian", "tissue"]
 
 #: The libraries of `atlaszarr[refine]` by their modules.
 _LIBRARIES = {"SimpleITK": "SimpleITK", "scipy": "SciPy"}
@@ -45,6 +45,9 @@ _INNER = RADIUS + 1
 #: 0.005 or more for displaced sections of the benchmark; for those that are right it changes by 0.006 at most, while
 #: their correlation once rose by 0.09.
 LEAST_RISE, LEAST_GAIN, CLEAR_RISE = 0.02, 0.2, 0.1
+#: Offsets of depth in um at which a section may fit without being moved, since its depth is right to some 50 um: a
+#: deformation within the plane makes up for an error of depth in part.
+NEARBY = (-50.0, -25.0, 25.0, 50.0)
 #: The least correlation on the unseen half, fitted or not, of a section whose regions differ.
 LEAST_UNSEEN = 0.01
 #: The least share of the variance within the brain that the regions explain, where the record puts the section.
@@ -88,8 +91,9 @@ class RefinedSection:
     kept : bool
         Whether the fitted registration is kept.
     reason : str
-        ``refined``; or why it is not kept: ``no rise on the unseen half``, ``no contrast``; or a hard limit that it
-        exceeds: ``affine``, ``jacobian``, ``tissue``.
+        ``refined``; or why it is not kept: ``no rise on the unseen half``, ``right nearby`` (the registration that is
+        given fits better at a depth nearby), ``no contrast``; or a hard limit that it exceeds: ``affine``,
+        ``jacobian``, ``tissue``.
     before, after : Figures
         Of the registration that is given, and of the fitted one: of the fit to the white squares if that is not kept,
         otherwise of the fit to all, except `unseen`, which is always of the fit to the white squares.
@@ -136,6 +140,7 @@ def refine_section(
     *,
     template: NDArray[Any] | None = None,
     hold_out: Collection[int] = (),
+    nearby: Iterable[NDArray[Any]] = (),
 ) -> RefinedSection:
     """Refine the registration of a section to the labels of an annotation.
 
@@ -154,6 +159,8 @@ def refine_section(
         each region that fits best is added to the means that the section is fitted to and judged by.
     hold_out : collection of int
         Labels that take no part in the fit, for judging it there. The figures count all.
+    nearby : iterable of ndarray, integer, shape (rows, columns)
+        The annotation in planes nearby, such as those at `NEARBY`.
 
     Returns
     -------
@@ -172,6 +179,7 @@ def refine_section(
     section in every region, which is computed anew in each round: any stain is fitted, without a template. They are
     fitted to the white squares of a checkerboard of 1 mm and judged on the black ones; if the local correlation rises
     there by at least 0.02 and by a fifth, and by at least 0.1 if the Dice coefficient falls, they are fitted to all.
+    They are not if the section correlates more there with a plane nearby without being moved.
     """
     check_libraries()
     fitting = _Fitting.of(image, inside, labels, resolution, template, hold_out)
@@ -185,6 +193,8 @@ def refine_section(
     if judged.unseen - before.unseen < least:
         is_flat = max(judged.unseen, before.unseen) < LEAST_UNSEEN
         return fitting.result(trial, "no contrast" if is_flat else "no rise on the unseen half", before, judged)
+    if any(fitting.unseen_at(other) > judged.unseen for other in nearby):
+        return fitting.result(trial, "right nearby", before, judged)
     whole = fitting.fit(np.ones(fitting.white.shape, bool))
     after = fitting.figures(whole)
     after = Figures(after.correlation, judged.unseen, after.dice)
@@ -335,6 +345,12 @@ class _Fitting:
         size = int(is_tissue.sum() + self.regions.brain.sum())
         dice = 2.0 * int((is_tissue & self.regions.brain).sum()) / size if size else 0.0
         return Figures(correlation, unseen, dice)
+
+    def unseen_at(self, labels: NDArray[Any]) -> float:
+        """The correlation over the black squares with the labels of another plane, of the registration as given."""
+        regions = PlaneRegions.of(labels, self.regions.resolution)
+        still = _Registration(np.eye(2, 3), np.zeros((2, *self.fitted.shape)))
+        return replace(self, labels=labels, regions=regions).figures(still).unseen
 
     def exceeded(self, registration: _Registration, figures: Figures) -> Reason:
         """The hard limit that a registration exceeds, or ``refined``."""

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import solid_cells as solid
 import tiled_sections as sections
 from atlaszarr import Displacement
 from atlaszarr.errors import InputError
@@ -110,6 +111,20 @@ def test_a_section_that_fits_well_is_moved_only_by_a_clear_rise():
     assert section.kept == (rise >= max(LEAST_RISE, LEAST_GAIN * section.before.unseen))
     assert not section.kept
     assert section.weight == 0.0
+
+
+def test_a_section_that_fits_unmoved_in_a_plane_nearby_is_not_moved():
+    """A deformation makes up for an error of depth in part."""
+    image = solid.draw(250.0, seed=3)
+
+    def near(*depths):
+        nearby = [solid.labels(depth) for depth in depths]
+        return refine_section(image, INSIDE, solid.labels(0.0), solid.RESOLUTION, nearby=nearby)
+
+    assert near(-250.0, -100.0).reason == "refined"
+    refused = near(-250.0, 250.0)
+    assert (refused.kept, refused.reason, refused.field.any()) == (False, "right nearby", False)
+    assert refused.after.unseen > refused.before.unseen + LEAST_RISE
 
 
 def test_a_section_is_worth_what_it_shows_on_the_unseen_half():
