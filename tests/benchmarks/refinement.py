@@ -33,7 +33,7 @@ from atlaszarr.testing.brain import default_brain
 from atlaszarr.testing.deformation import Deformation
 from atlaszarr.testing.stained_brain import StainedBrain
 
-SEEDS = {"tuning": range(100, 102), "judging": range(985, 989)}
+SEEDS = {"tuning": range(100, 102), "judging": range(990, 994)}
 DATASETS = ("displaced", "bad", "smooth")
 KINDS = ("clean", "torn", "holes", "low contrast", "already right")
 #: To be flagged; what is drawn of a section 500 um off is compared with labels where it is recorded.

@@ -14,10 +14,9 @@ LEAST_SECTIONS = 8
 #: good sections, 0.66 to 0.69 for those with tears and holes, and at most 0.38 for those upside down, half lost or 500
 #: um off.
 LEAST_CORRELATION = 0.6
-#: Unless its agreement is at least this part of their median, and this much. It is 0.48 or more of the median for
-#: sections of the benchmark of a third of the contrast, and 0.35 or less for those upside down that are not flagged for
-#: something else.
-LEAST_PART_OF_AGREEMENT, LEAST_AGREEMENT = 0.4, 0.1
+#: Unless its agreement is at least this part of their median, and this much. It is 0.31 or more of the median for
+#: sections of the benchmark of a third of the contrast.
+LEAST_PART_OF_AGREEMENT, LEAST_AGREEMENT = 0.25, 0.1
 
 
 def flags(
@@ -52,7 +51,7 @@ def flags(
     tissue under 0.9. A section is flagged for its correlation if that is below 0.6 of the median over the sections of
     the dataset that have contrast, since its level depends on the stain. It is the correlation on the half that was not
     fitted, as recorded or as fitted, whichever is higher. A section with little contrast correlates little too, but
-    agrees with what the others lead to expect of it: it is not flagged for this if its agreement is at least 0.4 of
+    agrees with what the others lead to expect of it: it is not flagged for this if its agreement is at least a quarter of
     their median. If fewer than eight sections have contrast, none is flagged for its correlation or orientation.
     """
     judged = {id: section.unseen for id, section in sections.items() if section.reason != "no contrast"}
