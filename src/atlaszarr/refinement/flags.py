@@ -51,8 +51,8 @@ def flags(
     tissue under 0.9. A section is flagged for its correlation if that is below 0.6 of the median over the sections of
     the dataset that have contrast, since its level depends on the stain. It is the correlation on the half that was not
     fitted, as recorded or as fitted, whichever is higher. A section with little contrast correlates little too, but
-    agrees with what the others lead to expect of it: it is not flagged for this if its agreement is at least a quarter of
-    their median. If fewer than eight sections have contrast, none is flagged for its correlation or orientation.
+    agrees with what the others lead to expect of it: it is not flagged for this if its agreement is at least a quarter
+    of their median. If fewer than eight sections have contrast, none is flagged for its correlation or orientation.
     """
     judged = {id: section.unseen for id, section in sections.items() if section.reason != "no contrast"}
     are_compared = len(judged) >= LEAST_SECTIONS
