@@ -178,7 +178,7 @@ def refine(brain: StainedBrain, plane: Plane, section: Section, expected: Expect
     labels = labels_of(brain, plane, section.depth + depth.correction)
     nearby = (labels_of(brain, plane, section.depth + depth.correction + um) for um in NEARBY)
     refined = refine_section(image, inside, labels, RESOLUTION, nearby=nearby)
-    return Fit(refined, refined.before, depth)
+    return Fit(refined.refused("orientation") if depth.turned else refined, refined.before, depth)
 
 
 def inside_of(section: Section) -> np.ndarray:

@@ -103,6 +103,8 @@ class Comparison:
         at = [float(self.planes(position, depth.correction + um).coordinates[0]) for um in NEARBY]
         nearby = self._read(self.labels, at)
         section = refine_section(*given, resolution, template=template, hold_out=self.hold_out, nearby=nearby)
+        if depth.turned:
+            section = section.refused("orientation")
         recorded = section.before
         if depth.correction:
             recorded = self.figures(position, 0.0, image, np.zeros_like(section.field))
@@ -157,11 +159,6 @@ class Fit:
     section: RefinedSection
     recorded: Figures
     depth: SectionDepth
-
-    @property
-    def weight(self) -> float:
-        """That of the section, 0 if it is turned."""
-        return 0.0 if self.depth.turned else self.section.weight
 
     def to_json(self) -> dict[str, Any]:
         """All but the field, in JSON's types."""

@@ -331,7 +331,7 @@ def _write_field(
         coarse = (2, *(-(-n // comparison.factor) for n in shape))
         fields = np.stack([_fitted(files, near, coarse) for near in window])
         middle = [near.position for near in window].index(position)
-        weights = [Fit.from_json(near.fit).weight for near in window]
+        weights = [Fit.from_json(near.fit).section.weight for near in window]
         field = coherent(fields, [near.depth for near in window], weights, middle)
         objects: Mapping[str, bytes] = {}
         written: dict[str, Any] = {"sha256": None}

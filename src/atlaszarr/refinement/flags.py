@@ -52,7 +52,7 @@ def flags(
     the dataset that have contrast, since its level depends on the stain. It is the correlation on the half that was not
     fitted, as recorded or as fitted, whichever is higher. A section with little contrast correlates little too, but
     agrees with what the others lead to expect of it: it is not flagged for this if its agreement is at least a quarter
-    of their median. If fewer than eight sections have contrast, none is flagged for its correlation or orientation.
+    of their median. If fewer than eight sections have contrast, none is flagged for its correlation.
     """
     judged = {id: section.unseen for id, section in sections.items() if section.reason != "no contrast"}
     are_compared = len(judged) >= LEAST_SECTIONS
@@ -62,7 +62,7 @@ def flags(
     agreeing = max(LEAST_PART_OF_AGREEMENT * typical, LEAST_AGREEMENT)
     found: dict[int, str] = {}
     for id, section in sections.items():
-        if are_compared and id in turned:
+        if id in turned:
             found[id] = "orientation"
         elif section.reason == "no contrast":
             found[id] = "no contrast"

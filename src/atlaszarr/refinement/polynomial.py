@@ -99,13 +99,19 @@ class CoarseSection:
         return cls(evened(dark, stained, cls.resolution), shown, stained, factor)
 
     def fit(
-        self, labels: NDArray[Any], template: NDArray[Any] | None = None, compared: Mask | None = None
+        self,
+        labels: NDArray[Any],
+        template: NDArray[Any] | None = None,
+        compared: Mask | None = None,
+        margin: float | None = None,
     ) -> PolynomialWarp:
         """Warp the section to labels, and the grey levels of a template, both in the pixels of a plane.
 
-        `compared` are the pixels that take part; by default all.
+        `compared` are the pixels that take part, by default all; `margin` is that of the regions.
         """
         regions, levels = PlaneRegions.of(self.joined(labels), self.resolution), None
+        if margin is not None:
+            regions = replace(regions, margin=margin)
         if template is not None:
             grey = binned(template.astype(np.float64), self.factor)
             levels = evened(grey / max(float(grey.max()), 1.0), regions.brain, self.resolution)

@@ -23,7 +23,16 @@ from .regions import PlaneRegions
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Reason = Literal["refined", "no rise on the unseen half", "right nearby", "no contrast", "affine", "jacobian", "tissue"]
+Reason = Literal[
+    "refined",
+    "no rise on the unseen half",
+    "right nearby",
+    "no contrast",
+    "orientation",
+    "affine",
+    "jacobian",
+    "tissue",
+]
 
 #: The libraries of `atlaszarr[refine]` by their modules.
 _LIBRARIES = {"SimpleITK": "SimpleITK", "scipy": "SciPy"}
@@ -92,8 +101,8 @@ class RefinedSection:
         Whether the fitted registration is kept.
     reason : str
         ``refined``; or why it is not kept: ``no rise on the unseen half``, ``right nearby`` (the registration that is
-        given fits better at a depth nearby), ``no contrast``; or a hard limit that it exceeds: ``affine``,
-        ``jacobian``, ``tissue``.
+        given fits better at a depth nearby), ``no contrast``, ``orientation`` (the section is turned); or a hard limit
+        that it exceeds: ``affine``, ``jacobian``, ``tissue``.
     before, after : Figures
         Of the registration that is given, and of the fitted one: of the fit to the white squares if that is not kept,
         otherwise of the fit to all, except `unseen`, which is always of the fit to the white squares.
@@ -115,6 +124,10 @@ class RefinedSection:
     affine: float
     deformation: tuple[float, float]
     jacobian: float
+
+    def refused(self, reason: Reason) -> RefinedSection:
+        """The same section with the registration that is given."""
+        return replace(self, field=np.zeros_like(self.field), kept=False, reason=reason)
 
     @property
     def weight(self) -> float:
@@ -304,9 +317,10 @@ class _Fitting:
         rows, columns = (np.arange(n) // side for n in fitted.shape)
         white = (rows[:, np.newaxis] + columns) % 2 == 0
         levels = None if template is None else template.astype(np.float64)
-        regions = PlaneRegions.of(labels, resolution)
-        stained = tissue(dark, resolution).astype(np.float64)
-        return cls(dark, inside.astype(np.float64), stained, labels, regions, held_out, levels, factor, fitted, white)
+        stained = tissue(dark, resolution)
+        regions = PlaneRegions.of(labels, resolution).for_tissue(stained | ~inside)
+        shown = inside.astype(np.float64)
+        return cls(dark, shown, stained.astype(np.float64), labels, regions, held_out, levels, factor, fitted, white)
 
     @property
     def contrast(self) -> float:
@@ -320,7 +334,7 @@ class _Fitting:
         flat = np.zeros((2, *shape))
         shown = binned(self.shown, self.factor) > 0.99
         coarse = CoarseSection.of(self.dark, (self.shown > 0) & ~self.held_out, self.regions.resolution)
-        warp = coarse.fit(self.labels, self.template, fine & ~self.held_out)
+        warp = coarse.fit(self.labels, self.template, fine & ~self.held_out, self.regions.margin)
         affine = rescaled(warp.affine, FITTED / coarse.resolution)
         for _ in range(_AFFINES):
             target, valid = self._target(_Registration(affine, flat), fine, _AFFINE_SMOOTHING)

@@ -68,10 +68,10 @@ def test_agreement_that_is_next_to_none_is_no_excuse():
     assert flags(dataset(16, after=figures(0.1), before=figures(0.0)), agreements=agreements) == {0: "correlation"}
 
 
-def test_a_turned_section_is_flagged_unless_the_sections_are_few():
+def test_a_turned_section_is_flagged_first():
     assert flags(dataset(16), turned={0, 99}) == {0: "orientation"}
     assert flags(dataset(16, reason="no contrast"), turned={0}) == {0: "orientation"}
-    assert flags(dataset(7), turned={0}) == {}
+    assert flags(dataset(7, jacobian=0.1), turned={0}) == {0: "orientation"}
 
 
 def test_a_section_that_passes_another_is_flagged_if_nothing_else_is_wrong():
