@@ -124,7 +124,9 @@ def write_multiscales(
         differs between processes for some sources, and the files of the local zarr arrays that it reads. dask's token
         of an array on an object store consists of its URL and metadata: give an identity if an array that is not on a
         local disk may change.
-    storage_options, scheduler, workers, overwrite, take_over, progress
+    workers : int, optional
+        Threads of this process; default one for each core, and two if the target is not on a local disk.
+    storage_options, scheduler, overwrite, take_over, progress
         Same as in `atlaszarr.build`.
 
     Raises
@@ -232,7 +234,7 @@ def write_multiscales(
         notes=note,
     )
     validate_held(arrays.values(), scheduler)
-    with scheduler_for(scheduler, workers) as running:
+    with scheduler_for(scheduler, workers, target=output) as running:
         if starts:
             job.held = _Started(lazy, starts, running)
         report = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)

@@ -222,9 +222,19 @@ def _batches(bodies: dict[str, bytes], limit: int) -> Iterator[dict[str, bytes]]
     yield batch
 
 
-def serve() -> None:
-    """An S3 server with a bucket `bench` until standard input closes."""
+def serve(latency: float = 0.0) -> None:
+    """An S3 server with a bucket `bench` until standard input closes, which waits so many seconds before each put."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication
     from moto.server import ThreadedMotoServer
+
+    answer = DomainDispatcherApplication.__call__
+
+    def late(self, environ, start_response):
+        if environ["REQUEST_METHOD"] == "PUT":
+            time.sleep(latency)
+        return answer(self, environ, start_response)
+
+    DomainDispatcherApplication.__call__ = late
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(port=0, verbose=False)

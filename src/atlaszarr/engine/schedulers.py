@@ -18,6 +18,8 @@ from .cluster import Cluster, address_of
 if TYPE_CHECKING:
     import distributed
 
+    from ..stores.target import Target
+
 Future = Any
 #: The `scheduler` of a public function: the address of a `distributed` scheduler, a client, a cluster object such as
 #: `distributed.LocalCluster`, ``"threads"``, or None for the active client, else threads.
@@ -210,7 +212,9 @@ def resolve_scheduler(
     return scheduler
 
 
-def scheduler_for(scheduler: SchedulerLike, workers: int | None, fetchers: int = 6) -> Scheduler:
+def scheduler_for(
+    scheduler: SchedulerLike, workers: int | None, fetchers: int = 6, target: Target | None = None
+) -> Scheduler:
     """Start threads, or connect to a `distributed` scheduler.
 
     Parameters
@@ -220,6 +224,9 @@ def scheduler_for(scheduler: SchedulerLike, workers: int | None, fetchers: int =
         Threads that compute; default: one for each core.
     fetchers : int
         Threads that fetch.
+    target : Target, optional
+        What tasks write to. Those that write to a store on the network wait for it: by default two threads for each
+        core.
 
     Raises
     ------
@@ -227,6 +234,8 @@ def scheduler_for(scheduler: SchedulerLike, workers: int | None, fetchers: int =
         If `scheduler` is not supported or does not answer, or `workers` is less than 1.
     """
     count, resolved = worker_count(workers), resolve_scheduler(scheduler)
+    if workers is None and target is not None and not target.is_local:
+        count *= 2
     return Threads(count, fetchers) if resolved == "threads" else Cluster(resolved)
 
 
