@@ -299,7 +299,7 @@ def test_scores_that_are_not_finite_are_refused():
 def test_planes_that_do_not_fit_are_refused():
     image = solid.draw(0.0)
     same = [solid.labels(0.0)] * len(OFFSETS)
-    levels = depth_scores(image, INSIDE, same, solid.RESOLUTION).levels
+    levels = RegionLevels(np.array([1]), np.array([0.5]), np.array([9.0]))
     for function, more in ((depth_scores, ()), (find_section, (Expectation(0.0, levels),))):
         with raises(InputError, "invalid-length"):
             function(image, INSIDE, same[1:], *more, solid.RESOLUTION)

@@ -69,7 +69,7 @@ def test_a_smooth_wave_is_found_without_a_fold():
     assert section.after.dice > 0.97
 
 
-@pytest.mark.parametrize("seed", [1, 4, 6])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (4, 6))])
 def test_tissue_that_is_displaced_by_a_layer_is_put_back(seed):
     """Rings of 200 um in a section that is 5 % too small: a ring further inside, the greys fit nearly as well."""
     x, y = sections.grid() - [[[69.5]], [[59.5]]]
@@ -89,7 +89,7 @@ def test_tissue_that_is_displaced_by_a_layer_is_put_back(seed):
     assert np.percentile(wrong, 95) < 50
 
 
-@pytest.mark.parametrize("side", [-16, 16])
+@pytest.mark.parametrize("side", [pytest.param(-16, marks=pytest.mark.slow), 16])
 def test_a_section_of_which_an_edge_is_lost_is_not_stretched_over_it(side):
     """800 um of one side: what is left is put where it belongs, or the section is refused."""
     image = solid.draw(0.0, displacement=(2.0, -1.0))
