@@ -12,9 +12,10 @@ Parameters were chosen on the tuning seeds; the judging seeds were looked at las
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -27,7 +28,7 @@ from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.refinement.coherence import WINDOW, coherent
 from atlaszarr.refinement.depth import OFFSETS, Expectation, depth_scores, find_section
 from atlaszarr.refinement.flags import flags
-from atlaszarr.refinement.section import NEARBY, RefinedSection, refine_section
+from atlaszarr.refinement.section import NEARBY, RefinedSection, figures_of, refine_section
 from atlaszarr.testing.annotated_brain import open_annotated_brain
 from atlaszarr.testing.brain import default_brain
 from atlaszarr.testing.deformation import Deformation
@@ -189,14 +190,21 @@ def at_offsets(brain: StainedBrain, plane: Plane, section: Section) -> list[np.n
     return [labels_of(brain, plane, section.depth + offset) for offset in OFFSETS]
 
 
-def agree(refined: list[RefinedSection], depths: np.ndarray) -> list[np.ndarray]:
+def agree(
+    brain: StainedBrain, plane: Plane, sections: list[Section], refined: list[RefinedSection], depths: np.ndarray
+) -> list[np.ndarray]:
     order = np.argsort(depths, kind="stable")
     found = [refined[0].field] * len(refined)
     for at, index in enumerate(order):
         window = order[max(at - WINDOW, 0) : at + WINDOW + 1]
         fields = [refined[k].field for k in window]
         weights = [refined[k].weight for k in window]
-        found[index] = coherent(fields, depths[window], weights, min(at, WINDOW))
+        section, labels = sections[index], partial(labels_of, brain, plane, depths[index])
+
+        def unseen(field: np.ndarray, section: Section = section, labels: Callable[[], np.ndarray] = labels) -> float:
+            return figures_of(section.image, inside_of(section), labels(), field, RESOLUTION).unseen
+
+        found[index] = coherent(fields, depths[window], weights, min(at, WINDOW), unseen)
     return found
 
 
@@ -214,10 +222,10 @@ def roughness(fields: list[np.ndarray], sections: list[Section]) -> float:
     return float(np.sqrt(np.concatenate(squares).mean()))
 
 
-def report(sections: list[Section], fits: list[Fit]) -> None:
+def report(brain: StainedBrain, plane: Plane, sections: list[Section], fits: list[Fit]) -> None:
     refined, moves = [fit.section for fit in fits], np.array([fit.depth.correction for fit in fits])
     far = np.array([fit.depth.far for fit in fits])
-    agreed = agree(refined, np.array([section.depth for section in sections]) + moves)
+    agreed = agree(brain, plane, sections, refined, np.array([section.depth for section in sections]) + moves)
     named = flags(
         dict(enumerate(refined)),
         far=set(np.flatnonzero(far)),
@@ -277,7 +285,7 @@ def main() -> None:
                     print(
                         f"{plane} {name} {seed}: {seconds[0]:.1f} s a section for the depth, {seconds[1]:.1f} s refined"
                     )
-                    report(sections, fits)
+                    report(brain, PLANES[plane], sections, fits)
 
 
 if __name__ == "__main__":

@@ -332,11 +332,18 @@ def _write_field(
         fields = np.stack([_fitted(files, near, coarse) for near in window])
         middle = [near.position for near in window].index(position)
         weights = [Fit.from_json(near.fit).section.weight for near in window]
-        field = coherent(fields, [near.depth for near in window], weights, middle)
+
+        def whole(field: Array) -> Array:
+            return enlarged(field / FITTED_UM, comparison.factor, shape) * resolution
+
+        def unseen(field: Array) -> float:
+            return comparison.figures(position, window[middle].correction, image, whole(field)).unseen
+
+        field = coherent(fields, [near.depth for near in window], weights, middle, unseen)
         objects: Mapping[str, bytes] = {}
         written: dict[str, Any] = {"sha256": None}
         if field.any():
-            field = enlarged(field / FITTED_UM, comparison.factor, shape) * resolution
+            field = whole(field)
             objects, digest = field_objects(files.ids[position], field, pixels_of(plane, comparison.grid))
             figures = comparison.figures(position, window[middle].correction, image, field)
             jacobian = smallest_jacobian(field / resolution, np.ones(shape, bool))

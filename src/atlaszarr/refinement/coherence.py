@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,12 +24,19 @@ _MEAN, _SLOPE = 1000.0, 0.1
 #: clean, and up to 40 um for the rest where sections are damaged.
 _AFFINE_ERROR, _REST_ERROR = 25.0, 40.0
 #: A section that departs by more than so many standard deviations has a larger variance: of its own field if its weight
-#: is at least this share of the median of the others, else of its error. Good fits in the benchmark depart by at most
+#: is at least this share of the median of the others, and what they lead to expect is worth less than this share of it;
+#: else of its error. Good fits in the benchmark depart by at most
 #: 2.1.
 _CLEAR, _AS_WELL = 2.5, 0.8
 
 
-def coherent(fields: ArrayLike, depths: ArrayLike, weights: ArrayLike, middle: int) -> Array:
+def coherent(
+    fields: ArrayLike,
+    depths: ArrayLike,
+    weights: ArrayLike,
+    middle: int,
+    weigh: Callable[[Array], float] | None = None,
+) -> Array:
     """Find the field of a section that agrees with those of its neighbours.
 
     Parameters
@@ -40,6 +49,9 @@ def coherent(fields: ArrayLike, depths: ArrayLike, weights: ArrayLike, middle: i
         What each field is worth, 0 or more: `RefinedSection.weight`.
     middle : int
         The index of the section, from 0.
+    weigh : callable, optional
+        Returns what another field of the section, float64 of shape (2, rows, columns), is worth by its tissue: its
+        correlation on the unseen half, `Figures.unseen`.
 
     Returns
     -------
@@ -66,7 +78,8 @@ def coherent(fields: ArrayLike, depths: ArrayLike, weights: ArrayLike, middle: i
     errors: 0 where neighbours differ by no more. If a section departs from what the others predict (Rasmussen and
     Williams, eq. 5.12) by more than 2.5 standard deviations, its variance is raised: all at once, then that of the
     section itself until it departs by so many. It is the variance of its own field if the section fits its tissue
-    nearly as well as the others do, else that of its error.
+    nearly as well as the others do, and its tissue fits what the others lead to expect less well; else that of its
+    error.
 
     Errors of single sections are recognised among at least eight others that count; where a quarter of the sections or
     more are wrong, departures pass for what sections differ by.
@@ -97,12 +110,15 @@ def coherent(fields: ArrayLike, depths: ArrayLike, weights: ArrayLike, middle: i
     fits_as_well = bool(worth[own] >= _AS_WELL * float(np.median(np.delete(worth, own))))
     affine = _affine_parts(values)
     rest = values - affine
-    found = np.zeros(values.shape[1:])
+    kept, damped = (np.zeros(values.shape[1:]) for _ in range(2))
     for part, error in ((affine, _AFFINE_ERROR), (rest, _REST_ERROR)):
         variances = error**2 * median / (worth * nearness)
-        mixture = _mixture(part, places, variances, error**2, own, fits_as_well)
-        found += np.einsum("s,sirc->irc", mixture, part)
-    return found
+        mixtures = _mixtures(part, places, variances, error**2, own)
+        kept += np.einsum("s,sirc->irc", mixtures[0], part)
+        damped += np.einsum("s,sirc->irc", mixtures[1], part)
+    if not fits_as_well or np.array_equal(kept, damped):
+        return damped
+    return damped if weigh is not None and weigh(damped) >= _AS_WELL * worth[own] else kept
 
 
 def _affine_parts(fields: Array) -> Array:
@@ -116,11 +132,11 @@ def _affine_parts(fields: Array) -> Array:
     return np.asarray(np.einsum("if,ip->fp", coefficients, basis).reshape(fields.shape))
 
 
-def _mixture(part: Array, depths: Array, errors: Array, error: float, own: int, fits_as_well: bool) -> Array:
+def _mixtures(part: Array, depths: Array, errors: Array, error: float, own: int) -> tuple[Array, Array]:
     """How much of each field of shape (sections, 2, rows, columns) the coherent field of section `own` has.
 
-    `errors` are the variances of the errors of the fields, and `error` is that of one of median weight, in um2;
-    `fits_as_well` makes a clear departure of the section one of its own field.
+    First if a clear departure of the section is one of its own field, then if it is an error. `errors` are the
+    variances of the errors of the fields, and `error` is that of one of median weight, in um2.
     """
     flat = part.reshape(len(part), -1)
     # Squared lengths of all combinations of the fields follow from their products, per pixel.
@@ -140,9 +156,13 @@ def _mixture(part: Array, depths: Array, errors: Array, error: float, own: int, 
     # The section is judged by the others, in which those that depart count little.
     more[own] = 0.0
     more[own] = excess(more)[own]
-    covariances = expected[own].copy()
-    covariances[own] += between + (more[own] if fits_as_well else 0.0)
-    return np.asarray(np.linalg.solve(expected + np.diag(between + errors + more), covariances))
+    whole, covariances = expected + np.diag(between + errors + more), expected[own].copy()
+    covariances[own] += between
+    damped = np.asarray(np.linalg.solve(whole, covariances))
+    if not more[own]:
+        return damped, damped
+    covariances[own] += more[own]
+    return np.asarray(np.linalg.solve(whole, covariances)), damped
 
 
 def _variance_between(products: Array, depths: Array) -> float:

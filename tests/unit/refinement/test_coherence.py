@@ -84,6 +84,27 @@ def test_an_outlier_is_damped_unless_its_tissue_shows_it():
     assert rms(damped[6] - truth[6]) < 15
 
 
+@pytest.mark.parametrize(("worth", "damped"), [(0.2, False), (0.79, False), (0.81, True), (1.0, True)])
+def test_a_departure_that_its_tissue_does_not_show_is_damped(worth, damped):
+    """Its fit is worth 1: what the others lead to expect of it is worth nearly as much, or clearly less."""
+    truth = waves(DEPTHS)
+    fields = truth + noise(4, 15.0)
+    fields[7] += np.array([250.0, -150.0])[:, np.newaxis, np.newaxis]
+    asked = []
+
+    def weigh(field):
+        asked.append(field)
+        return worth
+
+    found = coherent(fields, DEPTHS, np.ones(COUNT), 7, weigh)
+    (other,) = asked
+    assert rms(other - truth[7]) < 20
+    assert (rms(found - truth[7]) < 20) == damped
+    np.testing.assert_array_equal(found, other if damped else coherent(fields, DEPTHS, np.ones(COUNT), 7))
+    coherent(fields, DEPTHS, np.ones(COUNT), 3, weigh)
+    assert len(asked) == 1  # a section that does not depart is not weighed
+
+
 @pytest.mark.parametrize("weight", [0.5, 0.2])
 def test_a_slightly_larger_departure_changes_the_field_slightly(weight):
     fields = waves(DEPTHS) + noise(4, 15.0)
