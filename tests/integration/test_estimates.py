@@ -155,7 +155,7 @@ def test_the_command_plan_estimates_a_selection(client, command, tmp_path):
     for name in ("fields", "refine"):
         outcome = command("plan", "--ids", tmp_path / "ids.csv", *options, f"--{name}", "x", "--json")
         more = json.loads(outcome.out)["core_hours"] - plain["core_hours"]
-        assert more == pytest.approx(2.1 * plain["images"] / 3600 if name == "refine" else 0.0)
+        assert more == pytest.approx(2.7 * plain["images"] / 3600 if name == "refine" else 0.0)
         assert "at their recorded depths" in outcome.err
     outcome = command("plan", "--gene", "nothing", *options)
     assert outcome.out.startswith("section datasets     0, 0 of them can be registered")

@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 #: Core-seconds of a build: for each dataset and view, for each million pixels decoded, and for each million voxels of
 #: all levels. Measured on the phantom; see "Core-seconds of a build" in ``tests/benchmarks/README.md``.
 _SECONDS, _SECONDS_PER_MEGAPIXEL, _SECONDS_PER_MEGAVOXEL = 0.036, 0.042, 0.013
-#: Core-seconds of the refinement of a section at 25 um: 126 s for the 60 sections of 74272479.
-_SECONDS_PER_REFINED = 2.1
+#: Core-seconds of the refinement of a section at 25 um: 160 s for the 60 sections of 74272479.
+_SECONDS_PER_REFINED = 2.7
 #: Requests per second to the Allen API, the default of `AllenClient`.
 _API_RATE = 20.0
 #: Chunks that are marked at once, a byte each.
