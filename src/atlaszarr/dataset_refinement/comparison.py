@@ -121,7 +121,8 @@ class Comparison:
         """A section in its plane at a corrected depth, where it lies inside its image, and labels; and the template."""
         planes = self.planes(position, correction)
         at = planes.coordinates.tolist()
-        template = None if (greys := self._greys(at)) is None else greys[0]
+        greys = self._greys(at)
+        template = greys[0] if greys else None
         return (*planes.register_whole(0, image), self._read(self.labels, at)[0]), template
 
     def _at_offsets(self, position: int) -> list[float]:

@@ -49,7 +49,9 @@ def darkness(image: NDArray[np.uint8], inside: NDArray[np.bool_], measured: NDAr
     """
     from scipy import ndimage
 
-    grey, measured = image.mean(axis=-1), inside if measured is None else measured
+    grey = image.mean(axis=-1)
+    if measured is None:
+        measured = inside
     counts = np.bincount(grey[measured].astype(np.int64), minlength=256).astype(np.float64)
     smooth = ndimage.gaussian_filter1d(counts, _SMOOTHING)
     paper = _PAPER_FROM + int(np.argmax(smooth[_PAPER_FROM:]))

@@ -109,7 +109,7 @@ def depth_scores(
         if warp.explained > max(explained, default=0.0):
             levels = RegionLevels.of(section.joined(labels)[warp.stained], warp.seen[warp.stained])
         explained.append(warp.explained)
-    return DepthScores(_at_offsets(explained), levels)
+    return DepthScores(_of_all_offsets(explained), levels)
 
 
 class DatasetDepth(NamedTuple):
@@ -247,7 +247,7 @@ def find_section(
     for labels in planes:
         validate_section(image, inside, labels)
         found.append(section.agreement(labels, levels, compared))
-    agreement = _at_offsets(found)
+    agreement = _of_all_offsets(found)
     depth = correct_section(agreement, expected.correction)
     nearest = int(np.abs(OFFSETS - depth.correction).argmin())
     plane = planes[nearest]
@@ -320,7 +320,7 @@ def _coarse(image: NDArray[np.uint8], inside: Mask, resolution: float, compared:
     return CoarseSection.of(darkness(image, shown), shown, resolution)
 
 
-def _at_offsets(found: Sequence[float]) -> Array:
+def _of_all_offsets(found: Sequence[float]) -> Array:
     if len(found) != len(OFFSETS):
         raise InputError(
             f"{len(found)} planes are given; give one for each of the {len(OFFSETS)} offsets", code="invalid-length"

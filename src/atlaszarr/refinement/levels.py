@@ -9,13 +9,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .regions import PRIOR_AREA
+
 Array = NDArray[np.float64]
 
 #: Standard deviation of the weight of sections along depth, in um: a region is stained alike over some millimetres.
 _ALIKE = 1000.0
-#: The mean of all counts as much as that of a label of this area, in pixels of 100 um: that of
-#: `atlaszarr.refinement.regions`.
-_PRIOR_AREA = 1.25
+#: The mean of all counts as much as that of a label of this area, in pixels of 100 um.
+_PRIOR_AREA = PRIOR_AREA / 100.0**2
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ Mask = NDArray[np.bool_]
 
 #: The mean of the whole brain counts as much as that of a label of this area, in um2: 20 pixels of 25 um. The mean of a
 #: smaller label follows its texture, and would fit wherever the label lies.
-_PRIOR_AREA = 20 * 25.0**2
+PRIOR_AREA = 20 * 25.0**2
 #: What lies within this distance of the brain is compared too, since it shows the outline, in um: a recorded
 #: registration is off by some 300 um.
 _MARGIN = 400.0
@@ -95,7 +95,7 @@ class PlaneRegions:
         counts, sums = self._sums(image, valid)
         inside = valid & self.brain
         overall = float(image[inside].mean()) if inside.any() else 0.0
-        weight = _PRIOR_AREA / self.resolution**2
+        weight = PRIOR_AREA / self.resolution**2
         painted = np.where(self.brain, ((sums + weight * overall) / (counts + weight))[self.indices], 0.0)
         if template is None:
             return painted
